@@ -1,0 +1,53 @@
+# Everything runs in .venv, which the first target makes; nothing but Python (3.11 or newer) and make is needed.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+EXTRAS ?= test
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+export MPLBACKEND ?= Agg
+
+# Settings of `make demo` on your own cells: make demo DATA=cells.h5ad CONDITION=condition TREATMENT=stim REFERENCE=ctrl
+DATA ?=
+CONDITION ?=
+TREATMENT ?=
+REFERENCE ?=
+REP ?= X_pca
+
+.PHONY: help setup test lint typecheck docs docs-setup demo tutorials clean
+help:
+	@echo "make demo | test | lint | typecheck | docs | tutorials | clean"
+
+setup: $(VENV)/.installed-$(EXTRAS)
+
+# torch goes first, so that nothing else chooses its build.
+$(VENV)/.installed-%: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP_INSTALL) torch
+	$(PIP_INSTALL) --editable ".[$*]"
+	touch $@
+
+test: setup
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+typecheck: setup
+	$(BIN)/mypy
+
+demo: setup
+	$(BIN)/python demo/run.py $(if $(DATA),--data "$(DATA)" --condition-key "$(CONDITION)" --treatment "$(TREATMENT)" \
+		--reference "$(REFERENCE)" --use-rep "$(REP)")
+
+docs:
+	$(MAKE) setup EXTRAS=docs
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+# Executes the tutorials in place; SCRATIO_DATA is the folder of the real data sets.
+tutorials:
+	$(MAKE) setup EXTRAS=notebooks
+	$(BIN)/python -m nbconvert --to notebook --inplace --execute tutorials/*.ipynb
+
+clean:
+	rm -rf $(VENV) build dist docs/_build docs/tutorials

@@ -1,0 +1,10 @@
+"""Per-cell log density ratios between conditions, from one conditional flow-matching model."""
+
+from importlib.metadata import version
+
+from scratio import datasets, model, pl, tl
+from scratio.model import OWN
+
+__version__ = version("scratio")
+
+__all__ = ["OWN", "__version__", "datasets", "model", "pl", "tl"]

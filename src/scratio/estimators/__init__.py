@@ -1,0 +1,17 @@
+"""From a network to log densities, log ratios and samples (torch only)."""
+
+from scratio.estimators._divergence import Divergence, rademacher_probes
+from scratio.estimators._head import log_ratio_head
+from scratio.estimators._naive import log_density, log_ratio_naive
+from scratio.estimators._ode import log_ratio_ode
+from scratio.estimators._sample import sample
+
+__all__ = [
+    "Divergence",
+    "log_density",
+    "log_ratio_head",
+    "log_ratio_naive",
+    "log_ratio_ode",
+    "rademacher_probes",
+    "sample",
+]

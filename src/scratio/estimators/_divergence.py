@@ -1,0 +1,64 @@
+"""Divergence of the velocity: exact, or by random probes that stay the same for a cell wherever it is met."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scratio.module import Condition, Flow, FlowNetwork, FlowWithDivergence
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """How the divergence is computed, for a batch of cells.
+
+    Parameters
+    ----------
+    probes
+        Rademacher probes, shape (n_probes, n, d), or None for the exact divergence. The same probes serve every
+        condition and every solver call of a cell, so that their noise cancels in the ratio.
+    """
+
+    probes: Tensor | None = None
+
+    def flow(self, network: FlowNetwork, z: Tensor, q: Tensor, condition: Condition) -> FlowWithDivergence:
+        """Velocity, score and divergence; z may be float64, the network runs in its own precision."""
+        z, q = z.to(network.dtype), q.to(network.dtype)
+        if self.probes is None:
+            return network.flow_and_divergence(z, q, condition)
+        total = z.new_zeros(z.shape[:-1])
+        for probe in self.probes.to(z):
+            result = torch.func.jvp(lambda y: _as_tuple(network.flow(y, q, condition)), (z,), (probe.expand_as(z),))
+            (velocity, score), tangent = result[0], result[1][0]
+            total = total + (tangent * probe).sum(-1)
+        return FlowWithDivergence(velocity, score, total / len(self.probes))
+
+
+def _as_tuple(flow: Flow) -> tuple[Tensor, Tensor]:
+    return flow.velocity, flow.score
+
+
+def rademacher_probes(x: np.ndarray, n_probes: int, seed: int) -> Tensor:
+    """Signs that depend on a cell's own values and the seed alone, shape (n_probes, n, d).
+
+    A counter-based generator (splitmix64) keyed by the row makes the result independent of the batch a cell is in and
+    of the order of the cells.
+    """
+    rows = np.ascontiguousarray(x, dtype=np.float32)
+    key = np.full(len(rows), np.uint64(seed), dtype=np.uint64)
+    for column in rows.view(np.uint32).T:
+        key = _splitmix64(key ^ column.astype(np.uint64))
+    counter = np.arange(n_probes * rows.shape[1], dtype=np.uint64)
+    bits = _splitmix64(key[:, None] + counter * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(63)
+    signs = bits.astype(np.float32) * 2.0 - 1.0
+    return torch.from_numpy(signs.reshape(len(rows), n_probes, -1).swapaxes(0, 1).copy())
+
+
+def _splitmix64(state: np.ndarray) -> np.ndarray:
+    state = state + np.uint64(0x9E3779B97F4A7C15)
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))

@@ -1,0 +1,90 @@
+"""Checks of an AnnData, before anything is trained or written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy import sparse
+
+
+def check_embedding(adata: AnnData, obsm_key: str) -> np.ndarray:
+    """Embedding as a dense two-dimensional array of finite numbers.
+
+    Raises
+    ------
+    KeyError
+        If ``obsm`` has no such key.
+    TypeError
+        If it is sparse or does not hold numbers.
+    ValueError
+        If it is not two-dimensional, is empty, or has NaN or infinite entries.
+    """
+    if obsm_key not in adata.obsm:
+        raise KeyError(
+            f"obsm has no key {obsm_key!r}; found: {list(adata.obsm)}. Compute an embedding first, for example "
+            "scanpy.pp.pca(adata), and name it."
+        )
+    x = adata.obsm[obsm_key]
+    if sparse.issparse(x):
+        raise TypeError(f"obsm[{obsm_key!r}] is sparse; scratio needs a dense embedding: store x.toarray()")
+    x = np.asarray(x)
+    if x.ndim != 2 or 0 in x.shape:
+        raise ValueError(f"obsm[{obsm_key!r}] must have shape (n_cells, n_dimensions), got {x.shape}")
+    if not np.issubdtype(x.dtype, np.number) or np.issubdtype(x.dtype, np.complexfloating):
+        raise TypeError(f"obsm[{obsm_key!r}] must hold real numbers, got dtype {x.dtype}")
+    bad = ~np.isfinite(x).all(axis=1)
+    if bad.any():
+        first = adata.obs_names[np.flatnonzero(bad)[0]]
+        raise ValueError(
+            f"obsm[{obsm_key!r}] has NaN or infinite entries in {int(bad.sum())} of {len(x)} cells, the first being "
+            f"{first!r}; remove those cells or compute the embedding again"
+        )
+    return x
+
+
+def check_obs_key(adata: AnnData, key: str) -> pd.Series:
+    """Column of ``obs``."""
+    if key not in adata.obs:
+        raise KeyError(f"obs has no key {key!r}; found: {list(adata.obs.columns)}")
+    return adata.obs[key]
+
+
+def check_categories(adata: AnnData, key: str) -> pd.Series:
+    """Labels of all cells as strings; none may be missing."""
+    labels = check_obs_key(adata, key)
+    if labels.isna().any():
+        raise ValueError(
+            f"obs[{key!r}] is missing in {int(labels.isna().sum())} of {len(labels)} cells; label or remove those cells"
+        )
+    return labels.astype(str)
+
+
+def check_numbers(adata: AnnData, key: str) -> np.ndarray:
+    """Values of a continuous key; all must be finite."""
+    column = check_obs_key(adata, key)
+    if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+        raise TypeError(f"obs[{key!r}] is used as a continuous key but has dtype {column.dtype}")
+    values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    if not np.isfinite(values).all():
+        raise ValueError(f"obs[{key!r}] has missing or infinite values; remove those cells")
+    return values
+
+
+def check_groups(adata: AnnData, key: str, names: Sequence[str], n_folds: int = 1) -> pd.Series:
+    """Labels of all cells (missing ones stay missing), with every named category present often enough for the folds."""
+    labels = check_obs_key(adata, key)
+    # Missing labels must stay missing: "nan" is not a category.
+    labels = labels.astype(str).where(labels.notna())
+    counts = labels.value_counts()
+    for name in names:
+        if str(name) not in counts.index:
+            raise ValueError(f"obs[{key!r}] has no category {str(name)!r}; found: {sorted(counts.index)}")
+        if counts[str(name)] < max(n_folds, 2):
+            raise ValueError(
+                f"obs[{key!r}] has {counts[str(name)]} cells in category {str(name)!r}, fewer than n_folds={n_folds} "
+                "folds need; use fewer folds or more cells"
+            )
+    return labels

@@ -1,0 +1,369 @@
+"""Questions to a trained `ScRatio`: log ratios, densities, samples, velocity and score."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from anndata import AnnData
+from torch import Tensor
+
+from scratio._seed import torch_generator
+from scratio.estimators import (
+    Divergence,
+    log_density,
+    log_ratio_head,
+    log_ratio_naive,
+    log_ratio_ode,
+    rademacher_probes,
+    sample,
+)
+from scratio.model._schema import ConditionDict, ConditionSchema
+from scratio.module import Condition, FlowNetwork, PotentialNetwork, select_members
+
+METHODS = ("auto", "head", "ode", "naive")
+DIVERGENCES = ("exact", "rademacher")
+DEFAULT_BATCH_SIZE, N_PROBES = 4_096, 4
+_PROBES, _SAMPLES = 20, 21
+
+Estimator = Callable[[FlowNetwork, Tensor, dict[str, Condition], Divergence], Tensor]
+
+
+class QueryMixin:
+    """Queries of `ScRatio`."""
+
+    adata: AnnData | None
+    folds: np.ndarray | None
+    location: np.ndarray
+    module: FlowNetwork
+    scale: np.ndarray
+    schema: ConditionSchema
+    _settings: dict[str, Any]
+    embedding: Callable[[AnnData], np.ndarray]
+    _check_if_trained: Callable[..., None]
+
+    def log_ratio(
+        self,
+        adata: AnnData | None = None,
+        *,
+        numerator: ConditionDict,
+        denominator: ConditionDict,
+        method: str = "auto",
+        field: str | ConditionDict = "numerator",
+        divergence: str = "exact",
+        n_steps: int | None = None,
+        return_std: bool = False,
+        batch_size: int | None = None,
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        r"""Log density ratio of every cell, in nats.
+
+        .. math:: \log r(x) = \log p(x | numerator) - \log p(x | denominator)
+
+        Positive where the cell state is more likely under the numerator. A condition is a dict from a registered key to
+        a category, a number (continuous keys) or :data:`scratio.OWN`, each cell's own label; a key left out is
+        marginalised over.
+
+        Parameters
+        ----------
+        adata
+            Cells; by default those the model was trained on. New cells need the embedding, and labels only for `OWN`.
+        numerator, denominator
+            Conditions.
+        method
+            ``"head"``: difference of potentials, one forward pass (``parametrization="potential"``).
+            ``"ode"``: Proposition 4.1 of arXiv 2602.24201, one ODE per cell. ``"naive"``: two likelihoods, subtracted.
+            ``"auto"``: ``"head"`` where there is a potential, else ``"ode"``.
+        field
+            Simulating field of ``"ode"``: ``"numerator"`` (S1), ``"unconditional"`` (S2), or a condition.
+        divergence
+            ``"exact"``: in closed form at the cost of about one more pass for ``block="residual"`` with up to two
+            layers, else d Jacobian-vector products. ``"rademacher"``: 4 random probes, fixed per cell and shared by
+            numerator and denominator.
+        n_steps
+            Steps of the fixed-grid Runge-Kutta solver (4 evaluations each), 16 by default.
+        return_std
+            Whether to return the standard deviation over the members as well.
+        batch_size
+            Cells per batch. Results depend neither on it nor on the order of the cells, beyond rounding.
+
+        Returns
+        -------
+        Log ratios in nats, shape (n_cells,), float64; with ``return_std`` also their standard deviations.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        KeyError
+            If a key is not registered or a label is missing.
+        ValueError
+            If a category is unknown, or an argument is out of range.
+
+        Examples
+        --------
+        >>> import scratio
+        >>> adata = scratio.datasets.gaussians(n_cells=600, n_dims=2, random_state=0)
+        >>> scratio.model.ScRatio.setup_anndata(adata, condition_keys=["condition"])
+        >>> model = scratio.model.ScRatio(adata)
+        >>> model.train(max_steps=20, progress_bar=False)
+        >>> forward = model.log_ratio(numerator={"condition": "treated"}, denominator={})
+        >>> forward.dtype
+        dtype('float64')
+        """
+        _choose("method", method, METHODS)
+        has_potential = self._settings["parametrization"] == "potential"
+        if method == "auto":
+            method = "head" if has_potential else "ode"
+        if method == "head" and not has_potential:
+            raise ValueError("method='head' reads a potential; make the model with parametrization='potential'")
+        conditions: dict[str, Any] = {"numerator": numerator, "denominator": denominator}
+        if method == "head":
+
+            def estimate(network: FlowNetwork, x: Tensor, given: dict[str, Condition], how: Divergence) -> Tensor:
+                return log_ratio_head(cast(PotentialNetwork, network), x, given["numerator"], given["denominator"])
+        elif method == "naive":
+
+            def estimate(network: FlowNetwork, x: Tensor, given: dict[str, Condition], how: Divergence) -> Tensor:
+                return log_ratio_naive(
+                    network, x, given["numerator"], given["denominator"], divergence=how, n_steps=n_steps
+                )
+        else:
+            if isinstance(field, str):
+                _choose("field", field, ("numerator", "unconditional"))
+            if field != "numerator":
+                conditions["field"] = {} if field == "unconditional" else field
+
+            def estimate(network: FlowNetwork, x: Tensor, given: dict[str, Condition], how: Divergence) -> Tensor:
+                return log_ratio_ode(
+                    network,
+                    x,
+                    given["numerator"],
+                    given["denominator"],
+                    field=given.get("field", "numerator"),
+                    divergence=how,
+                    n_steps=n_steps,
+                )
+
+        mean, std = self._evaluate(adata, conditions, estimate, divergence, n_steps, batch_size)
+        if not return_std:
+            return mean
+        if self._settings["n_members"] < 2:
+            raise ValueError("return_std=True needs the spread of an ensemble: make the model with n_members >= 2")
+        return mean, std
+
+    def log_prob(
+        self,
+        adata: AnnData | None = None,
+        *,
+        condition: ConditionDict,
+        divergence: str = "exact",
+        n_steps: int | None = None,
+        batch_size: int | None = None,
+    ) -> np.ndarray:
+        """Log density of every cell in nats, in the units of the embedding, by the continuous normalising flow.
+
+        Parameters
+        ----------
+        adata
+            Cells; by default those the model was trained on.
+        condition
+            Condition; a key left out is marginalised over.
+        divergence, n_steps, batch_size
+            As in :meth:`log_ratio`.
+
+        Returns
+        -------
+        Log densities, shape (n_cells,), float64: the mean over the members. Of the data smoothed by ``sigma_min``.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        KeyError, ValueError
+            As in :meth:`log_ratio`.
+        """
+
+        def estimate(network: FlowNetwork, x: Tensor, given: dict[str, Condition], how: Divergence) -> Tensor:
+            return log_density(network, x, given["condition"], divergence=how, n_steps=n_steps)
+
+        mean, _ = self._evaluate(adata, {"condition": condition}, estimate, divergence, n_steps, batch_size)
+        return mean - np.log(self.scale).sum()
+
+    def sample(
+        self,
+        n_samples: int,
+        *,
+        condition: ConditionDict,
+        random_state: int = 0,
+        n_steps: int | None = None,
+    ) -> np.ndarray:
+        """Draw cells from the model, an equal share from each member.
+
+        Parameters
+        ----------
+        n_samples
+            Number of cells.
+        condition
+            Condition; a key left out is marginalised over. `OWN` has no meaning here.
+        random_state
+            Seed.
+        n_steps
+            Steps of the solver.
+
+        Returns
+        -------
+        Cells in the units of the embedding, shape (n_samples, d), float64.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If ``n_samples`` is not positive or the condition holds `OWN`.
+        """
+        self._check_if_trained(warn=False)
+        if n_samples < 1:
+            raise ValueError(f"n_samples must be at least 1, got {n_samples}")
+        given = self.schema.encode(condition, None, "condition").to(self._device)
+        n_members = self.module.n_members
+        shape = (n_members, math.ceil(n_samples / n_members), len(self.location))
+        noise = torch.randn(shape, generator=torch_generator(random_state, _SAMPLES), dtype=torch.float64)
+        with torch.no_grad():
+            drawn = sample(self.module, noise.to(self._device), given, n_steps=n_steps).cpu().numpy()
+        # Cell i comes from member i mod n_members, so that any first part of the samples is balanced.
+        return drawn.swapaxes(0, 1).reshape(-1, shape[-1])[:n_samples] * self.scale + self.location
+
+    def velocity(self, x: Any, t: float | Tensor, condition: ConditionDict) -> Tensor:
+        r"""Velocity u(x, t, c) of the path :math:`x_t = t x_1 + \lambda(t) x_0`, averaged over the members.
+
+        The path joins noise and data in standardised coordinates; x and the velocity are in the units of the embedding.
+
+        Parameters
+        ----------
+        x
+            States, shape (n, d), array or tensor.
+        t
+            Time in [0, 1], one number or shape (n,) or (n, 1).
+        condition
+            Condition, without `OWN`.
+
+        Returns
+        -------
+        Tensor of shape (n, d).
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If a shape does not fit, or t lies outside of [0, 1].
+        """
+        return self._vector_field(self.module.velocity, x, t, condition) * torch.from_numpy(self.scale)
+
+    def score(self, x: Any, t: float | Tensor, condition: ConditionDict) -> Tensor:
+        r"""Score :math:`\nabla_x \log p_t(x | c)` of the path, averaged over the members; units as in :meth:`velocity`.
+
+        Parameters
+        ----------
+        x
+            States, shape (n, d), array or tensor.
+        t
+            Time in [0, 1], one number or shape (n,) or (n, 1).
+        condition
+            Condition, without `OWN`.
+
+        Returns
+        -------
+        Tensor of shape (n, d).
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If a shape does not fit, or t lies outside of [0, 1].
+        """
+        return self._vector_field(self.module.score, x, t, condition) / torch.from_numpy(self.scale)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.module.parameters()).device
+
+    def _vector_field(
+        self,
+        function: Callable[[Tensor, Tensor, Condition], Tensor],
+        x: Any,
+        t: float | Tensor,
+        condition: Any,
+    ) -> Tensor:
+        self._check_if_trained(warn=False)
+        x = torch.as_tensor(x, dtype=torch.float64).cpu()
+        if x.ndim != 2 or x.shape[1] != len(self.location):
+            raise ValueError(f"x must have shape (n, {len(self.location)}), got {tuple(x.shape)}")
+        t = torch.as_tensor(t, dtype=torch.float32).cpu().reshape(1, -1, 1)
+        if t.shape[1] not in (1, len(x)) or not bool(((t >= 0.0) & (t <= 1.0)).all()):
+            raise ValueError("t must be one number or one per row of x, between 0 (noise) and 1 (data)")
+        given = self.schema.encode(condition, None, "condition")
+        z = ((x - torch.from_numpy(self.location)) / torch.from_numpy(self.scale)).float()
+        stacked, device = z.expand(self.module.n_members, *z.shape), self._device
+        with torch.no_grad():
+            return function(stacked.to(device), t.to(device), given.to(device)).mean(0).double().cpu()
+
+    def _evaluate(
+        self,
+        adata: AnnData | None,
+        conditions: dict[str, ConditionDict],
+        estimate: Estimator,
+        divergence: str,
+        n_steps: int | None,
+        batch_size: int | None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation over the members of a per-cell quantity."""
+        self._check_if_trained(warn=False)
+        _choose("divergence", divergence, DIVERGENCES)
+        for name, number in (("n_steps", n_steps), ("batch_size", batch_size)):
+            if number is not None and number < 1:
+                raise ValueError(f"{name} must be at least 1, got {number}")
+        cells = self.adata if adata is None else adata
+        if cells is None:
+            raise ValueError("the model was loaded without cells: pass adata")
+        x = self.embedding(cells)
+        if cells is not self.adata:
+            self.schema.check_cells(cells)
+        given = {name: self.schema.encode(value, cells, name) for name, value in conditions.items()}
+        mean, std = np.empty(len(x)), np.empty(len(x))
+        for network, rows in self._networks_and_rows(cells is self.adata, len(x), batch_size or DEFAULT_BATCH_SIZE):
+            probes = rademacher_probes(x[rows], N_PROBES, _PROBES) if divergence == "rademacher" else None
+            batch = torch.from_numpy(x[rows]).to(self._device)
+            here = {name: value[rows].to(self._device) for name, value in given.items()}
+            with torch.no_grad():
+                members = estimate(network, batch, here, Divergence(probes)).cpu()
+            mean[rows] = members.mean(0).numpy()
+            std[rows] = members.std(0, correction=1).numpy() if len(members) > 1 else np.nan
+        return mean, std
+
+    def _networks_and_rows(
+        self, training_cells: bool, n: int, batch_size: int
+    ) -> Iterator[tuple[FlowNetwork, np.ndarray]]:
+        """Batches of rows with the network that may score them: one that never saw them, where there are folds."""
+        groups: list[tuple[FlowNetwork, np.ndarray]] = [(self.module, np.arange(n))]
+        if training_cells and self.folds is not None:
+            n_members = self._settings["n_members"]
+            groups = [
+                (
+                    select_members(self.module, range(fold * n_members, (fold + 1) * n_members)),
+                    np.flatnonzero(self.folds == fold),
+                )
+                for fold in range(self._settings["n_folds"])
+            ]
+        for network, rows in groups:
+            for start in range(0, len(rows), batch_size):
+                yield network, rows[start : start + batch_size]
+
+
+def _choose(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {list(allowed)}, got {value!r}")

@@ -1,0 +1,370 @@
+"""`ScRatio`: set-up, construction, saving and loading. Training and queries are in their own files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+
+from scratio._compat import AnnDataManager, BaseModelClass, CategoricalObsField, NumericalObsField, ObsmField
+from scratio._seed import torch_generator
+from scratio.model import _saving
+from scratio.model._check import check_categories, check_embedding, check_numbers
+from scratio.model._query import QueryMixin
+from scratio.model._schema import ConditionSchema
+from scratio.model._training import TrainingMixin
+from scratio.module import FlowNetwork, PaperHeads, PotentialNetwork, ResidualHeads
+from scratio.paths import GaussianPath
+from scratio.stats import local_scale
+
+EMBEDDING = "embedding"
+PARAMETRIZATIONS, BLOCKS, SCHEDULES = ("potential", "heads"), ("residual", "mlp"), ("linear",)
+_INITIAL_WEIGHTS = 10
+
+
+class ScRatio(TrainingMixin, QueryMixin, BaseModelClass):
+    r"""Conditional flow-matching model of an embedding, queried for per-cell log density ratios.
+
+    One model of p(x | conditions) answers every contrast of the registered conditions, marginalised over any of them:
+    log p(x | numerator) - log p(x | denominator), in nats, positive where the cell state is more likely under the
+    numerator (arXiv 2602.24201).
+
+    Parameters
+    ----------
+    adata
+        Cells registered with :meth:`setup_anndata`.
+    registry
+        For scvi-tools; use ``adata``.
+    parametrization
+        ``"potential"``: a marginal denoiser, and the conditions as a scalar potential on it, trained as log posterior
+        at every noise level; the log ratio is one forward pass. ``"heads"``: the paper's velocity and score.
+    block
+        Network of ``"heads"``. ``"residual"``: residual blocks modulated by time and condition, preconditioned by the
+        closed-form flow of a standard Gaussian, velocity and score read from one denoiser. ``"mlp"``: the paper's
+        network to the letter (3 x 1024 SELU, separate heads, Adam 1e-4).
+    schedule
+        ``"linear"``: :math:`x_t = t x_1 + \lambda(t) x_0` with :math:`\lambda^2 = (1 - (1 - \sigma_{min}) t)^2 + \sigma
+        t (1 - t)`, the paper's schedules (I) ``sigma_min=sigma=0``, (II) ``sigma_min>0``, (III) ``sigma>0``.
+    sigma_min
+        Noise left at t = 1, in standard deviations of the standardised embedding; the log ratio is that of the
+        densities smoothed by it. Never below 0.01 numerically.
+    sigma
+        Bridge term of schedule (III).
+    n_hidden, n_layers
+        Width and number of blocks; by default 128 and 2, and 1024 and 3 for ``block="mlp"``. With up to 2 residual
+        blocks the exact divergence of ``"heads"`` has a closed form.
+    separate_heads
+        Whether velocity and score of ``block="residual"`` are separate outputs instead of one denoiser. Separate
+        outputs can contradict each other.
+    n_members
+        Independent networks, trained together and averaged (per fold, where there are folds).
+    n_folds
+        Cross-fitting folds: with ``n_folds > 1`` the cells are split, stratified by condition, each fold has networks
+        that never saw its cells, and the training cells are scored by those alone.
+    condition_dropout
+        ``"heads"``: probability with which each key of each training cell is marginalised, so that keys can be left out
+        of a query. ``"potential"`` marginalises exactly without.
+
+    Examples
+    --------
+    >>> import scratio
+    >>> adata = scratio.datasets.gaussians(n_cells=600, n_dims=2, random_state=0)
+    >>> scratio.model.ScRatio.setup_anndata(adata, obsm_key="X_pca", condition_keys=["condition"])
+    >>> model = scratio.model.ScRatio(adata)
+    >>> model.train(max_steps=20, progress_bar=False)
+    >>> ratio = model.log_ratio(numerator={"condition": "treated"}, denominator={"condition": "control"})
+    >>> ratio.shape
+    (600,)
+    """
+
+    _module_cls = FlowNetwork
+    module: FlowNetwork
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        registry: dict | None = None,
+        *,
+        parametrization: str = "potential",
+        block: str = "residual",
+        schedule: str = "linear",
+        sigma_min: float = 0.02,
+        sigma: float = 0.0,
+        n_hidden: int | None = None,
+        n_layers: int | None = None,
+        separate_heads: bool = False,
+        n_members: int = 3,
+        n_folds: int = 1,
+        condition_dropout: float = 0.1,
+    ) -> None:
+        for name, value, allowed in (
+            ("parametrization", parametrization, PARAMETRIZATIONS),
+            ("block", block, BLOCKS),
+            ("schedule", schedule, SCHEDULES),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name} must be one of {list(allowed)}, got {value!r}")
+        for name, number in (("n_members", n_members), ("n_folds", n_folds)):
+            if number < 1:
+                raise ValueError(f"{name} must be at least 1, got {number}")
+        if not 0.0 <= condition_dropout < 1.0:
+            raise ValueError(f"condition_dropout must lie in [0, 1), got {condition_dropout}")
+        if separate_heads and block == "mlp":
+            raise ValueError("block='mlp' has separate heads always; separate_heads belongs to block='residual'")
+        if block == "mlp" and parametrization != "heads":
+            raise ValueError("block='mlp' is the paper's network; it needs parametrization='heads'")
+        super().__init__(adata, registry)
+        self.init_params_ = self._get_init_params(locals())
+        self._settings: dict[str, Any] = {
+            "parametrization": parametrization,
+            "block": block,
+            "schedule": schedule,
+            "sigma_min": sigma_min,
+            "sigma": sigma,
+            "n_hidden": n_hidden,
+            "n_layers": n_layers,
+            "separate_heads": separate_heads,
+            "n_members": n_members,
+            "n_folds": n_folds,
+            "condition_dropout": condition_dropout,
+        }
+        self.folds: np.ndarray | None = None
+        self.training_: dict[str, Any] = {}
+        if adata is not None:
+            self.schema, self.obsm_key = self._schema_from_registry()
+            x = check_embedding(adata, self.obsm_key)
+            self.location = np.asarray(np.mean(x, axis=0, dtype=np.float64))
+            self.scale = local_scale(x, np.random.default_rng(0))
+            self._combinations = self._observed_combinations()
+            self._build()
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        *,
+        obsm_key: str = "X_pca",
+        condition_keys: Sequence[str],
+        continuous_keys: Sequence[str] | None = None,
+        sample_key: str | None = None,
+        **kwargs,
+    ) -> None:
+        """Register the embedding and the conditions.
+
+        Parameters
+        ----------
+        adata
+            Cells. Gains scvi-tools' bookkeeping (``obs["_scvi_*"]``, ``uns["_scvi_*"]``).
+        obsm_key
+            Embedding, shape (n_cells, d): dense, finite.
+        condition_keys
+            Categorical columns of ``obs`` to condition on.
+        continuous_keys
+            Numeric columns of ``obs`` to condition on, such as dose or age.
+        sample_key
+            Column of ``obs`` with the sample or donor; one more key that can be conditioned on.
+        **kwargs
+            For scvi-tools.
+
+        Raises
+        ------
+        KeyError
+            If a key is missing.
+        TypeError
+            If the embedding is sparse or not numeric, or a continuous key is not numeric.
+        ValueError
+            If the embedding is not finite or not two-dimensional, a label is missing, or no key has two categories.
+        """
+        if isinstance(condition_keys, str):
+            raise TypeError(f"condition_keys must be a list of keys, got the string {condition_keys!r}")
+        categorical = [*condition_keys, *([sample_key] if sample_key else [])]
+        continuous = list(continuous_keys or [])
+        _check_setup(adata, obsm_key, categorical, continuous)
+        setup_method_args = cls._get_setup_method_args(
+            **{
+                "cls": cls,
+                "obsm_key": obsm_key,
+                "condition_keys": list(condition_keys),
+                "continuous_keys": continuous,
+                "sample_key": sample_key,
+            }
+        )
+        fields = [
+            ObsmField(EMBEDDING, obsm_key),
+            # Numbered, since scvi-tools' registry takes no dots in its own names.
+            *(CategoricalObsField(f"categorical_{k}", key) for k, key in enumerate(categorical)),
+            *(NumericalObsField(f"continuous_{k}", key) for k, key in enumerate(continuous)),
+        ]
+        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
+        manager.register_fields(adata, **kwargs)
+        cls.register_manager(manager)
+
+    def save(self, dir_path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the model to a folder: settings as JSON, weights as plain arrays (safetensors).
+
+        Parameters
+        ----------
+        dir_path
+            Folder.
+        overwrite
+            Whether a model that lies there may be replaced.
+
+        Raises
+        ------
+        FileExistsError
+            If a model lies there and ``overwrite`` is False.
+        """
+        history = {name: _to_plain(frame) for name, frame in (self.history_ or {}).items()}
+        description = {
+            "settings": self._settings,
+            "schema": self.schema.to_dict(),
+            "obsm_key": self.obsm_key,
+            "n_features": len(self.location),
+            "is_trained": self.is_trained_,
+            "training": self.training_,
+            "history": history,
+            "cells": None if self.adata is None else _saving.fingerprint(self.adata.obs_names),
+        }
+        tensors = {f"network.{name}": value for name, value in self.module.state_dict().items()}
+        tensors["combinations"], tensors["combination_weights"] = self._combinations
+        tensors["location"], tensors["scale"] = torch.from_numpy(self.location), torch.from_numpy(self.scale)
+        if self.folds is not None:
+            tensors["folds"] = torch.from_numpy(self.folds)
+        _saving.write(dir_path, description, tensors, overwrite=overwrite)
+
+    @classmethod
+    def load(cls, dir_path: str | Path, adata: AnnData | None = None) -> ScRatio:
+        """Read a model that :meth:`save` wrote. Nothing in the files is executed.
+
+        Parameters
+        ----------
+        dir_path
+            Folder.
+        adata
+            Cells to attach, with the same keys and no unknown categories. If they are the training cells, those that a
+            cross-fitted model was trained on are scored out of fold.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder holds no model.
+        ValueError
+            If it was written by a newer format, or ``adata`` does not fit.
+        """
+        description, tensors = _saving.read(dir_path)
+        model = cls(registry={"field_registries": {}}, **description["settings"])
+        model.schema = ConditionSchema.from_dict(description["schema"])
+        model.obsm_key = description["obsm_key"]
+        model.location, model.scale = tensors["location"].numpy(), tensors["scale"].numpy()
+        model._combinations = (tensors["combinations"], tensors["combination_weights"])
+        model._build()
+        prefix = "network."
+        state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        model.module.load_state_dict(state)
+        model.is_trained_, model.training_ = description["is_trained"], description["training"]
+        model.history_ = {name: _from_plain(table) for name, table in description["history"].items()}
+        if adata is not None:
+            model.embedding(adata)
+            model.schema.check_cells(adata)
+            model._adata = adata
+            if _saving.fingerprint(adata.obs_names) == description["cells"] and "folds" in tensors:
+                model.folds = tensors["folds"].numpy()
+        return model
+
+    def embedding(self, adata: AnnData) -> np.ndarray:
+        """Standardised embedding of cells: centred, and divided by the scale of each dimension.
+
+        Parameters
+        ----------
+        adata
+            Cells.
+
+        Returns
+        -------
+        Array of shape (n_cells, d), float32.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If the embedding is missing, not a dense finite matrix, or of another dimension than the model's.
+        """
+        x = check_embedding(adata, self.obsm_key)
+        if x.shape[1] != len(self.location):
+            raise ValueError(
+                f"obsm[{self.obsm_key!r}] has {x.shape[1]} dimensions; the model was trained on {len(self.location)}"
+            )
+        return ((x - self.location) / self.scale).astype(np.float32)
+
+    def _schema_from_registry(self) -> tuple[ConditionSchema, str]:
+        setup = self.adata_manager.registry["setup_args"]
+        categorical = [*setup["condition_keys"], *([setup["sample_key"]] if setup["sample_key"] else [])]
+        categories = {key: sorted(check_categories(self.adata, key).unique()) for key in categorical}
+        continuous = {}
+        for key in setup["continuous_keys"]:
+            values = check_numbers(self.adata, key)
+            continuous[key] = (float(values.mean()), float(values.std()) or 1.0)
+        return ConditionSchema(categories, continuous), setup["obsm_key"]
+
+    def _observed_combinations(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Codes of the combinations of keys that occur, and their shares among the cells."""
+        if self._settings["parametrization"] == "potential" and self.schema.continuous:
+            raise ValueError(
+                f"continuous keys {list(self.schema.continuous)} need parametrization='heads'; the potential of this "
+                "version is over the observed combinations of categories"
+            )
+        codes, counts = torch.unique(self.schema.own(self.adata).codes, dim=0, return_counts=True)
+        return codes, counts / counts.sum()
+
+    def _build(self, random_state: int = 0) -> None:
+        settings = self._settings
+        sizes = {name: settings[name] for name in ("n_hidden", "n_layers") if settings[name] is not None}
+        common = {
+            "n_features": len(self.location),
+            "path": GaussianPath(settings["sigma_min"], settings["sigma"]),
+            "n_members": settings["n_members"] * settings["n_folds"],
+            "generator": torch_generator(random_state, _INITIAL_WEIGHTS),
+            **sizes,
+        }
+        if settings["parametrization"] == "potential":
+            self.module = PotentialNetwork(combinations=self._combinations[0], weights=self._combinations[1], **common)
+        else:
+            keys = {
+                "n_categories": self.schema.n_categories,
+                "n_continuous": len(self.schema.continuous),
+                "dropout": settings["condition_dropout"],
+            }
+            if settings["block"] == "mlp":
+                self.module = PaperHeads(**keys, **common)
+            else:
+                self.module = ResidualHeads(separate_heads=settings["separate_heads"], **keys, **common)
+        self.module.eval()
+        self._model_summary_string = (
+            f"ScRatio: {settings['parametrization']} ({settings['block']}), keys {self.schema.keys}, "
+            f"{len(self.location)} dimensions, {settings['n_members']} members, {settings['n_folds']} folds"
+        )
+
+
+def _check_setup(adata: AnnData, obsm_key: str, categorical: list[str], continuous: list[str]) -> None:
+    check_embedding(adata, obsm_key)
+    keys = [*categorical, *continuous]
+    twice = {key for key in keys if keys.count(key) > 1}
+    if twice:
+        raise ValueError(f"keys registered twice: {sorted(twice)}")
+    n_different = [check_categories(adata, key).nunique() for key in categorical]
+    n_different += [len(np.unique(check_numbers(adata, key))) for key in continuous]
+    if max(n_different, default=0) < 2:
+        found = {key: sorted(adata.obs[key].astype(str).unique()) for key in keys}
+        raise ValueError(f"nothing to compare: no key has two different values; found: {found}")
+
+
+def _to_plain(frame: pd.DataFrame) -> dict[str, list]:
+    return {"step": frame.index.tolist(), **{str(name): column.tolist() for name, column in frame.items()}}
+
+
+def _from_plain(table: dict[str, list]) -> pd.DataFrame:
+    return pd.DataFrame(table).set_index("step")

@@ -1,0 +1,7 @@
+"""Plots of results. They draw and compute nothing; each returns its Axes."""
+
+from scratio.pl._embedding import embedding
+from scratio.pl._history import history
+from scratio.pl._violin import violin
+
+__all__ = ["embedding", "history", "violin"]

@@ -1,0 +1,44 @@
+"""What the plots share: finding results, limits, axes, showing."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from matplotlib.axes import Axes
+
+DIVERGING = "RdBu_r"
+UNSUPPORTED = "#d0d0d0"
+LABEL = "log ratio (nats)"
+LIMIT_QUANTILE = 0.99
+
+
+def result_columns(adata: AnnData, key: str) -> tuple[pd.Series, pd.Series | None]:
+    """Log ratio and support of a result: of ``tl.differential_abundance`` (a prefix) or ``tl.log_ratio`` (a column)."""
+    column = f"{key}_log_ratio" if f"{key}_log_ratio" in adata.obs else key
+    if column not in adata.obs:
+        raise KeyError(
+            f"obs has neither {key + '_log_ratio'!r} nor {key!r}; run scratio.tl.differential_abundance(adata, ..., "
+            f"key_added={key!r}) first. Found: {list(adata.obs.columns)}"
+        )
+    support = f"{key}_support"
+    return adata.obs[column], adata.obs[support].astype(bool) if support in adata.obs else None
+
+
+def symmetric_limit(values: np.ndarray) -> float:
+    """Limit of a diverging scale centred at 0: the 99% quantile of the magnitude, so that few cells do not rule it."""
+    magnitudes = np.abs(values[np.isfinite(values)])
+    return float(np.quantile(magnitudes, LIMIT_QUANTILE)) if len(magnitudes) and magnitudes.max() > 0 else 1.0
+
+
+def new_axes(ax: Axes | None, figsize: tuple[float, float]) -> Axes:
+    """The given axes, or those of a new figure."""
+    return plt.subplots(figsize=figsize, layout="constrained")[1] if ax is None else ax
+
+
+def finish(ax: Axes, show: bool | None) -> Axes:
+    """Show if asked to, and return the axes."""
+    if show:
+        plt.show()
+    return ax

@@ -1,0 +1,92 @@
+"""Cells in two dimensions, coloured by the log ratio."""
+
+from __future__ import annotations
+
+import numpy as np
+import scanpy as sc
+from anndata import AnnData
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from scratio.pl._base import DIVERGING, LABEL, UNSUPPORTED, finish, new_axes, result_columns, symmetric_limit
+
+
+def embedding(
+    adata: AnnData,
+    *,
+    key: str = "da",
+    basis: str = "X_umap",
+    vmax: float | None = None,
+    title: str | None = None,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    **kwargs,
+) -> Axes:
+    """Cells in two dimensions, coloured by the log ratio: red is more likely under treatment, blue under reference.
+
+    Parameters
+    ----------
+    adata
+        Cells with a result of :func:`scratio.tl.differential_abundance` or :func:`scratio.tl.log_ratio`.
+    key
+        The result's ``key_added``.
+    basis
+        Coordinates in ``obsm``.
+    vmax
+        Limit of the symmetric colour scale in nats; by default the 99% quantile of the magnitude.
+    title
+        Title.
+    ax
+        Axes to draw into.
+    show
+        Whether to call ``matplotlib.pyplot.show``.
+    **kwargs
+        For :func:`scanpy.pl.embedding`.
+
+    Returns
+    -------
+    Axes. Cells without a value or without support are grey and drawn first.
+
+    Raises
+    ------
+    KeyError
+        If the result or the coordinates are missing.
+
+    Examples
+    --------
+    >>> import scratio
+    >>> adata = scratio.datasets.pbmc68k_planted()
+    >>> ax = scratio.pl.embedding(adata, key="true_log_ratio")
+    >>> ax.get_title()
+    'true_log_ratio'
+    """
+    values, support = result_columns(adata, key)
+    if basis not in adata.obsm:
+        raise KeyError(f"obsm has no key {basis!r}; found: {list(adata.obsm)}. Run scanpy.tl.umap(adata) first")
+    shown = values.astype(float)
+    if support is not None:
+        shown = shown.where(support)
+    limit = symmetric_limit(shown.to_numpy()) if vmax is None else vmax
+    # A light AnnData keeps scanpy's colours and the masked column out of the user's object.
+    drawn = AnnData(obs=shown.rename(LABEL).to_frame(), obsm={basis: np.asarray(adata.obsm[basis])})
+    ax = new_axes(ax, (5.5, 4.5))
+    style = {"cmap": DIVERGING, "na_color": UNSUPPORTED, "na_in_legend": False, **kwargs}
+    sc.pl.embedding(
+        drawn,
+        basis=basis,
+        color=LABEL,
+        vmin=-limit,
+        vmax=limit,
+        vcenter=0.0,
+        title=title or key,
+        ax=ax,
+        show=False,
+        **style,
+    )
+    bar = ax.collections[-1].colorbar
+    if bar is not None:
+        bar.set_label(LABEL)
+    if shown.isna().any():
+        mark = Line2D([], [], marker="o", linestyle="", color=UNSUPPORTED, label="no support")
+        ax.legend(handles=[mark], loc="lower left", frameon=False, fontsize="small")
+    return finish(ax, show)

@@ -1,0 +1,102 @@
+"""Run a training and hand back what it produced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pandas as pd
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from scratio._quiet import quiet
+from scratio.module import FlowNetwork
+from scratio.train._callbacks import BestWeights, StepProgressBar
+from scratio.train._config import TrainConfig
+from scratio.train._data import CellDataModule
+from scratio.train._plan import FlowTrainingPlan
+
+CHECKPOINT = "last.ckpt"
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Losses by step, one column per member, and the step whose weights were kept."""
+
+    train_loss: pd.DataFrame
+    validation_loss: pd.DataFrame
+    best_step: int
+
+
+def fit(
+    network: FlowNetwork,
+    data: CellDataModule,
+    config: TrainConfig,
+    *,
+    checkpoint_dir: str | Path | None = None,
+    resume: bool = False,
+    progress_bar: bool = True,
+    **trainer_kwargs,
+) -> TrainResult:
+    """Train a network in place.
+
+    Parameters
+    ----------
+    network
+        Network with stacked members; ends with the best averaged weights.
+    data
+        Cells, conditions and the members' rows.
+    config
+        Settings.
+    checkpoint_dir
+        Folder for a checkpoint at every validation; none is written by default.
+    resume
+        Continue from the checkpoint in ``checkpoint_dir`` where there is one.
+    progress_bar
+        Whether to show a bar.
+    trainer_kwargs
+        Passed to :class:`lightning.pytorch.Trainer`: accelerator, devices, strategy, num_nodes, precision.
+    """
+    network.train()
+    plan = FlowTrainingPlan(network, config)
+    best = BestWeights(config.patience, config.early_stopping)
+    callbacks: list[pl.Callback] = [best]
+    if progress_bar:
+        callbacks.append(StepProgressBar(config.max_steps, best))
+    checkpoint = None
+    if checkpoint_dir is not None:
+        folder = Path(checkpoint_dir)
+        # Written after BestWeights has taken the validation into account: Lightning runs checkpoints last.
+        callbacks.append(
+            ModelCheckpoint(
+                folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False, save_top_k=1
+            )
+        )
+        if resume and (folder / CHECKPOINT).exists():
+            checkpoint = folder / CHECKPOINT
+    with quiet("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        trainer = pl.Trainer(
+            max_steps=config.max_steps,
+            reload_dataloaders_every_n_epochs=1,
+            callbacks=callbacks,
+            logger=False,
+            enable_checkpointing=checkpoint_dir is not None,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            **trainer_kwargs,
+        )
+        trainer.fit(plan, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    best.restore(network, plan.averaged)
+    network.eval()
+    return TrainResult(
+        _frame(best.train_loss, best.steps),
+        _frame(best.validation_loss, best.steps),
+        best.best_step if config.early_stopping else best.steps[-1],
+    )
+
+
+def _frame(losses: list[list[float]], steps: list[int]) -> pd.DataFrame:
+    frame = pd.DataFrame(losses, index=pd.Index(steps[: len(losses)], name="step"))
+    frame.columns = [f"member_{m}" for m in range(frame.shape[1])]
+    return frame

@@ -1,0 +1,96 @@
+"""The training step: loss, optimiser, exponential moving average."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import cast
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from scratio._seed import torch_generator
+from scratio.module import Condition, FlowNetwork
+from scratio.train._config import TrainConfig
+from scratio.train._data import Batch
+
+_NOISE, _VALIDATION_NOISE = 3, 4
+
+
+class FlowTrainingPlan(pl.LightningModule):
+    """Trains all members of a network at once; nothing of one member reaches another.
+
+    Parameters
+    ----------
+    network
+        Network with stacked members.
+    config
+        Settings.
+    """
+
+    def __init__(self, network: FlowNetwork, config: TrainConfig) -> None:
+        super().__init__()
+        self.network, self.config = network, config
+        self.ema = AveragedModel(network, multi_avg_fn=self._average)
+        self.train_losses: list[Tensor] = []
+        self.validation_losses: list[Tensor] = []
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Sum of the members' losses: their gradients are separate."""
+        x, codes, values = batch
+        path = (_NOISE, self.global_step, self.global_rank)
+        generator = torch_generator(self.config.random_state, *path, device=x.device)
+        losses = self.network.loss(x, Condition(codes, values), generator)
+        self.train_losses.append(losses.detach())
+        return losses.sum()
+
+    def on_train_batch_end(self, *args) -> None:
+        """Update the moving average."""
+        self.ema.update_parameters(self.network)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Criterion of the averaged weights, on the same cells and the same noise every time."""
+        x, codes, values = batch
+        generator = torch_generator(self.config.random_state, _VALIDATION_NOISE, batch_idx, device=x.device)
+        self.validation_losses.append(
+            self.averaged.validation_loss(x, Condition(codes, values), generator, self.config.ensemble_size)
+        )
+
+    @property
+    def averaged(self) -> FlowNetwork:
+        """Network with the moving average of the weights."""
+        return cast(FlowNetwork, self.ema.module)
+
+    def configure_optimizers(self) -> dict:
+        """AdamW with warm-up and cosine decay."""
+        config = self.config
+        optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+
+        def factor(step: int) -> float:
+            warm = min((step + 1) / (config.warmup_steps + 1), 1.0)
+            return warm * (0.5 * (1.0 + math.cos(math.pi * step / config.max_steps)) if config.cosine_decay else 1.0)
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
+        """Clip the gradient norm of each member on its own."""
+        clip_member_gradients(self.network, self.config.gradient_clip)
+
+    def _average(self, averaged: Sequence[Tensor], current: Sequence[Tensor], n_averaged: Tensor | int) -> None:
+        # Short memory at first, so that the initial weights are forgotten.
+        decay = min(self.config.ema_decay, (1.0 + float(n_averaged)) / (10.0 + float(n_averaged)))
+        torch._foreach_lerp_(list(averaged), list(current), 1.0 - decay)
+
+
+def clip_member_gradients(network: FlowNetwork, max_norm: float) -> None:
+    """Scale each member's gradient to a norm of at most ``max_norm``; parameters have a leading member axis."""
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    norm = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
+    factor = (max_norm / norm.clamp_min(torch.finfo(norm.dtype).tiny)).clamp_max(1.0)
+    for gradient in gradients:
+        gradient.mul_(factor.reshape(-1, *[1] * (gradient.ndim - 1)))

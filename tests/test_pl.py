@@ -1,0 +1,284 @@
+"""Plots: what is drawn where, and in which colour; that the user's AnnData is left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from anndata import AnnData
+from matplotlib.collections import FillBetweenPolyCollection, PathCollection
+from matplotlib.colors import Normalize, to_hex, to_rgba
+
+import scratio
+
+GREY = "#d0d0d0"
+
+
+@pytest.fixture(autouse=True)
+def no_figures_left() -> Iterator[None]:
+    plt.close("all")
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def adata() -> AnnData:
+    """40 cells with a result made up by hand: groups "up", "none", "down"; every fifth cell without support."""
+    rng = np.random.default_rng(0)
+    cells = scratio.datasets.gaussians(n_cells=40, n_dims=2, random_state=0)
+    cells.obs["group"] = np.repeat(["none", "up", "down", "up"], 10)
+    shift = cells.obs["group"].map({"up": 2.0, "none": 0.1, "down": -1.0}).astype(float)
+    cells.obs["da_log_ratio"] = shift + 0.3 * rng.normal(size=40)
+    cells.obs["da_std"] = 0.1
+    cells.obs["da_support"] = np.arange(40) % 5 > 0
+    cells.obsm["X_umap"] = rng.normal(size=(40, 2))
+    cells.uns["da"] = {
+        "history": {
+            "step": np.array([10, 20, 30]),
+            "train_loss": np.array([[3.0, 5.0], [2.0, 2.5], [1.0, 1.0]]),
+            "validation_loss": np.array([[4.0, 6.0], [3.0, 3.0], [2.5, 3.5]]),
+        }
+    }
+    return cells
+
+
+def points(ax) -> list[PathCollection]:
+    """Clouds of points in the order in which they are drawn."""
+    return [c for c in ax.collections if isinstance(c, PathCollection) and len(c.get_offsets())]
+
+
+def rows_of(cloud: PathCollection, coordinates: np.ndarray) -> np.ndarray:
+    """Which cells a cloud shows, in its order."""
+    offsets = np.asarray(cloud.get_offsets())
+    distance = np.abs(offsets[:, None] - coordinates[None]).sum(-1)
+    assert distance.min(axis=1).max() < 1e-6
+    return distance.argmin(axis=1)
+
+
+def drawn(ax, coordinates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cells in the order in which they are drawn, the last on top, and their colours."""
+    ax.figure.canvas.draw()
+    clouds = points(ax)
+    assert [cloud.get_zorder() for cloud in clouds] == sorted(cloud.get_zorder() for cloud in clouds)
+    rows = np.concatenate([rows_of(cloud, coordinates) for cloud in clouds])
+    colours = [np.broadcast_to(c.get_facecolors(), (len(c.get_offsets()), 4)) for c in clouds]
+    return rows, np.concatenate(colours)
+
+
+# --- embedding -----------------------------------------------------------------------------------------------------
+
+
+def test_embedding_shows_supported_cells_in_the_colour_of_their_log_ratio(adata):
+    rows, colours = drawn(scratio.pl.embedding(adata), adata.obsm["X_umap"])
+    assert sorted(rows) == list(range(40))
+    values, supported = adata.obs["da_log_ratio"].to_numpy()[rows], adata.obs["da_support"].to_numpy()[rows]
+    limit = np.quantile(np.abs(values[supported]), 0.99)
+    expected = plt.get_cmap("RdBu_r")(0.5 + 0.5 * np.clip(values / limit, -1.0, 1.0))
+    np.testing.assert_allclose(colours[supported], expected[supported], atol=0.02)
+
+
+def test_embedding_has_a_symmetric_scale_with_its_centre_at_zero(adata):
+    norm = points(scratio.pl.embedding(adata))[-1].norm
+    limit = np.quantile(np.abs(adata.obs["da_log_ratio"][adata.obs["da_support"]]), 0.99)
+    assert (norm.vmin, norm.vmax) == (-limit, limit)
+    assert float(norm(0.0)) == 0.5
+
+
+def test_more_likely_under_the_treatment_is_red_and_less_likely_blue(adata):
+    ax = scratio.pl.embedding(adata)
+    cloud = points(ax)[-1]
+    red, _, blue, _ = cloud.cmap(cloud.norm(2.0))
+    assert red > blue
+    red, _, blue, _ = cloud.cmap(cloud.norm(-2.0))
+    assert blue > red
+
+
+def test_cells_without_support_are_grey_and_drawn_first(adata):
+    ax = scratio.pl.embedding(adata)
+    rows, colours = drawn(ax, adata.obsm["X_umap"])
+    assert sorted(rows[:8]) == np.flatnonzero(~adata.obs["da_support"]).tolist()
+    assert [to_hex(colour) == GREY for colour in colours] == [True] * 8 + [False] * 32
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["no support"]
+
+
+def test_cells_without_a_value_are_grey(adata):
+    adata.obs.loc[adata.obs_names[1], "da_log_ratio"] = np.nan
+    rows, colours = drawn(scratio.pl.embedding(adata), adata.obsm["X_umap"])
+    assert to_hex(colours[rows.tolist().index(1)]) == GREY
+
+
+def test_where_all_cells_are_supported_nothing_is_grey(adata):
+    adata.obs["da_support"] = True
+    ax = scratio.pl.embedding(adata)
+    assert GREY not in {to_hex(colour) for colour in drawn(ax, adata.obsm["X_umap"])[1]}
+    assert ax.get_legend() is None
+
+
+def test_unsupported_cells_have_no_say_in_the_limits(adata):
+    expected = points(scratio.pl.embedding(adata))[-1].norm.vmax
+    adata.obs.loc[~adata.obs["da_support"], "da_log_ratio"] = 1e6
+    assert points(scratio.pl.embedding(adata))[-1].norm.vmax == expected
+
+
+def test_a_plain_column_can_be_shown(adata):
+    ax = scratio.pl.embedding(adata, key="true_log_ratio", basis="X_pca")
+    rows = rows_of(points(ax)[-1], adata.obsm["X_pca"])
+    assert sorted(rows) == list(range(40))
+    values = np.asarray(points(ax)[-1].get_array())
+    np.testing.assert_allclose(values, adata.obs["true_log_ratio"].to_numpy()[rows])
+
+
+def test_limits_and_titles_can_be_chosen(adata):
+    ax = scratio.pl.embedding(adata, vmax=7.0, title="Stimulated")
+    norm = points(ax)[-1].norm
+    assert (norm.vmin, norm.vmax) == (-7.0, 7.0)
+    assert ax.get_title() == "Stimulated"
+    assert points(ax)[-1].colorbar.ax.get_ylabel() == "log ratio (nats)"
+
+
+def test_a_result_of_zeros_can_be_shown(adata):
+    adata.obs["da_log_ratio"] = 0.0
+    cloud = points(scratio.pl.embedding(adata))[-1]
+    assert (cloud.norm.vmin, cloud.norm.vmax) == (-1.0, 1.0)
+
+
+# --- violin --------------------------------------------------------------------------------------------------------
+
+
+def violins(ax) -> list[FillBetweenPolyCollection]:
+    return [c for c in ax.collections if isinstance(c, FillBetweenPolyCollection)]
+
+
+def test_violin_orders_the_groups_by_their_median(adata):
+    ax = scratio.pl.violin(adata, groupby="group")
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["up", "none", "down"]
+    adata.obs["da_log_ratio"] *= -1
+    ax = scratio.pl.violin(adata, groupby="group")
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["down", "none", "up"]
+
+
+def test_violin_spans_the_values_of_each_group_and_marks_their_quartiles(adata):
+    ax = scratio.pl.violin(adata, groupby="group")
+    supported = adata.obs[adata.obs["da_support"]]
+    lines = [line for line in ax.lines if len(set(line.get_xdata())) == 1 and line.get_zorder() > 0]
+    for position, group in enumerate(["up", "none", "down"]):
+        values = supported["da_log_ratio"][supported["group"] == group]
+        x = violins(ax)[position].get_paths()[0].vertices[:, 0]
+        np.testing.assert_allclose([x.min(), x.max()], [values.min(), values.max()], rtol=1e-6)
+        drawn = [line.get_xdata()[0] for line in lines if abs(np.mean(line.get_ydata()) - position) < 0.01]
+        np.testing.assert_allclose(sorted(drawn), np.quantile(values, [0.25, 0.5, 0.75]), rtol=1e-6)
+
+
+def test_violin_is_coloured_by_the_median(adata):
+    ax = scratio.pl.violin(adata, groupby="group", saturation=1.0)
+    supported = adata.obs[adata.obs["da_support"]]
+    limit = np.quantile(supported["da_log_ratio"].abs(), 0.99)
+    for drawn, group in zip(violins(ax), ["up", "none", "down"], strict=True):
+        median = supported["da_log_ratio"][supported["group"] == group].median()
+        expected = plt.get_cmap("RdBu_r")(Normalize(-limit, limit)(median))
+        np.testing.assert_allclose(drawn.get_facecolor()[0], expected, atol=1e-6)
+
+
+def test_violin_leaves_out_unsupported_cells_unless_told_otherwise(adata):
+    adata.obs.iloc[0, adata.obs.columns.get_loc("da_log_ratio")] = 50.0  # a cell of "none" without support
+    widths = []
+    for supported_only in (True, False):
+        ax = scratio.pl.violin(adata, groupby="group", supported_only=supported_only)
+        widths.append(max(v.get_paths()[0].vertices[:, 0].max() for v in violins(ax)))
+    assert widths[0] < 5.0
+    assert widths[1] == pytest.approx(50.0)
+
+
+def test_violin_leaves_out_cells_without_a_value(adata):
+    adata.obs.loc[adata.obs["group"] == "down", "da_log_ratio"] = np.nan
+    ax = scratio.pl.violin(adata, groupby="group")
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["up", "none"]
+
+
+def test_violin_marks_zero(adata):
+    ax = scratio.pl.violin(adata, groupby="group")
+    assert any(list(line.get_xdata()) == [0.0, 0.0] and line.get_linestyle() == "--" for line in ax.lines)
+    assert ax.get_xlabel() == "log ratio (nats)"
+
+
+# --- history -------------------------------------------------------------------------------------------------------
+
+
+def test_history_shows_the_mean_over_the_networks_and_their_range(adata):
+    ax = scratio.pl.history(adata)
+    assert [line.get_label() for line in ax.lines] == ["train loss", "validation loss"]
+    for line, mean in zip(ax.lines, ([4.0, 2.25, 1.0], [5.0, 3.0, 3.0]), strict=True):
+        np.testing.assert_array_equal(line.get_xdata(), [10, 20, 30])
+        np.testing.assert_allclose(line.get_ydata(), mean)
+    vertices = {tuple(vertex) for vertex in ax.collections[1].get_paths()[0].vertices.tolist()}
+    assert {(10.0, 4.0), (10.0, 6.0), (20.0, 3.0), (30.0, 2.5), (30.0, 3.5)} <= vertices
+    assert ax.lines[0].get_color() != ax.lines[1].get_color()
+    assert to_rgba(ax.lines[1].get_color())[:3] == tuple(ax.collections[1].get_facecolor()[0][:3])
+
+
+# --- all plots -----------------------------------------------------------------------------------------------------
+
+
+PLOTS = {
+    "embedding": lambda adata, **kwargs: scratio.pl.embedding(adata, **kwargs),
+    "violin": lambda adata, **kwargs: scratio.pl.violin(adata, groupby="group", **kwargs),
+    "history": lambda adata, **kwargs: scratio.pl.history(adata, **kwargs),
+}
+
+
+@pytest.fixture(params=PLOTS.values(), ids=PLOTS.keys())
+def plot(request: pytest.FixtureRequest):
+    return request.param
+
+
+def test_a_plot_leaves_the_users_cells_alone(adata, unchanged, plot):
+    with unchanged(adata):
+        plot(adata)
+
+
+def test_a_plot_goes_into_the_given_axes(adata, plot):
+    figure, (left, right) = plt.subplots(1, 2)
+    assert plot(adata, ax=right) is right
+    assert right.has_data()
+    assert not left.has_data()
+    assert plt.get_fignums() == [figure.number]
+
+
+def test_a_plot_without_axes_makes_one_figure(adata, plot):
+    ax = plot(adata)
+    assert plt.get_fignums() == [ax.figure.number]
+    assert ax.has_data()
+
+
+def test_a_plot_is_shown_only_when_told_to(adata, plot, monkeypatch):
+    shown = []
+    monkeypatch.setattr(plt, "show", lambda *args, **kwargs: shown.append(1))
+    plot(adata)
+    plot(adata, show=False)
+    assert shown == []
+    plot(adata, show=True)
+    assert shown == [1]
+
+
+def test_a_plot_leaves_the_users_settings_alone(adata, plot):
+    before = dict(plt.rcParams)
+    plot(adata)
+    assert dict(plt.rcParams) == before
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda a: scratio.pl.embedding(a, key="none"), "none_log_ratio.*differential_abundance"),
+        (lambda a: scratio.pl.embedding(a, basis="X_tsne"), "X_tsne"),
+        (lambda a: scratio.pl.violin(a, groupby="group", key="none"), "none_log_ratio"),
+        (lambda a: scratio.pl.violin(a, groupby="cluster"), "cluster"),
+        (lambda a: scratio.pl.history(a, key="none"), "none"),
+    ],
+)
+def test_a_missing_key_is_named_and_leaves_no_figure(adata, call, named):
+    with pytest.raises(KeyError, match=named):
+        call(adata)
+    assert plt.get_fignums() == []
