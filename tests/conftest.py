@@ -40,7 +40,7 @@ QUICK = {
 
 THOROUGH = {
     "max_steps": 400,
-    "batch_size": 512,
+    "batch_size": 256,
     "warmup_steps": 20,
     "n_validation": 512,
     "accelerator": "cpu",

@@ -56,8 +56,8 @@ def test_log_ratio_of_gaussians_is_near_the_closed_form(trained, method, paramet
     cells = trained.adata[:400].copy()
     truth = cells.obs["true_log_ratio"].to_numpy()
     # The truth has variance d distance^2 (1 + d distance^2 / 4) = 5.25 here; 400 steps leave a fiftieth of it, or a
-    # twentieth where the flow of a potential is integrated instead of reading the potential itself.
-    bound = 0.25 if parametrization == "potential" and method != METHODS["auto"] else 0.1
+    # fifteenth where the flow of a potential is integrated instead of reading the potential itself.
+    bound = 0.35 if parametrization == "potential" and method != METHODS["auto"] else 0.1
     assert mse(trained.log_ratio(cells, **CONTRAST, **method, n_steps=8), truth) < bound
     assert truth.var() > 4.0
 
@@ -93,6 +93,17 @@ def test_samples_have_the_mean_and_covariance_of_the_condition(trained):
         np.testing.assert_allclose(np.cov(drawn.T), np.eye(3), atol=0.2)
 
 
+def test_samples_follow_the_cells_also_where_the_conditions_do_not_differ(parametrization, thorough):
+    # Two groups far apart, labels that mean nothing: hardly a cell lies between, and hardly a sample may.
+    adata = scratio.datasets.gaussians(n_cells=1_000, n_dims=1, distance=0.0, random_state=0)
+    adata.obsm["X_pca"] = adata.obsm["X_pca"] + 6.0 * (np.arange(1_000) % 2)[:, None]
+    model = train(adata, parametrization, thorough)
+    drawn = model.sample(1_000, condition=TREATED)
+    between = float(np.mean((drawn > 2.0) & (drawn < 4.0)))
+    assert between < 0.06  # .023 of the cells, .24 of a Gaussian with their mean and variance
+    assert abs(float(np.mean(drawn > 3.0)) - 0.5) < 0.1
+
+
 def test_samples_depend_on_the_seed_alone(trained):
     first, again, other = (trained.sample(10, condition=TREATED, random_state=s) for s in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
@@ -120,7 +131,7 @@ def test_two_keys_are_marginalised_with_their_observed_weights(parametrization, 
     adata = scratio.datasets.gaussians(n_cells=3_000, n_dims=1)
     adata.obsm["X_pca"] = (means[a, b] + rng.normal(size=3_000))[:, None]
     adata.obs["a"], adata.obs["b"] = a.astype(str), b.astype(str)
-    settings = {**thorough, "max_steps": {"heads": 800, "potential": 400}[parametrization]}
+    settings = {**thorough, "max_steps": {"heads": 800, "potential": 400}[parametrization], "batch_size": 512}
     model = train(adata, parametrization, settings, keys=("a", "b"), condition_dropout=0.3, n_members=2)
 
     x = np.linspace(-1.0, 2.0, 21)
@@ -242,6 +253,18 @@ def test_own_is_each_cells_own_label(trained, few):
     expected = np.where(few.obs["condition"] == "treated", treated, 0.0)
     np.testing.assert_allclose(own, expected, rtol=0, atol=1e-4)
     assert np.abs(treated[few.obs["condition"] == "control"]).min() > 1e-3  # which the zeros are not
+
+
+def test_own_labels_stay_with_their_cells_in_batches_and_folds(trained, folded, few):
+    whole = trained.log_ratio(few, numerator={"condition": OWN}, denominator={})
+    parts = trained.log_ratio(few, numerator={"condition": OWN}, denominator={}, batch_size=25)
+    np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-4)
+    model, _ = folded
+    treated = (model.adata.obs["condition"] == "treated").to_numpy()
+    each = [model.log_ratio(numerator=condition, denominator={}) for condition in (TREATED, CONTROL)]
+    own = model.log_ratio(numerator={"condition": OWN}, denominator={}, batch_size=13)
+    np.testing.assert_allclose(own, np.where(treated, *each), rtol=0, atol=1e-4)
+    assert np.abs(each[0] - each[1]).mean() > 1e-2
 
 
 def test_the_head_is_the_default_of_the_potential_and_of_nothing_else(trained, few, parametrization):
@@ -443,7 +466,7 @@ def test_states_may_be_tensors(trained):
 def test_the_papers_network_learns(thorough):
     # Its own settings need 100,000 steps; wider steps on a small copy show that losses and signs are right.
     adata = scratio.datasets.gaussians(n_cells=2_000, n_dims=2, random_state=0)
-    settings = {**thorough, "learning_rate": 2e-3, "batch_size": 256, "ema_decay": 0.99, "max_steps": 200}
+    settings = {**thorough, "learning_rate": 2e-3, "ema_decay": 0.99, "max_steps": 200}
     model = train(adata, "heads", settings, block="mlp", n_hidden=32, n_layers=2)
     cells = adata[:80].copy()
     truth = cells.obs["true_log_ratio"].to_numpy()

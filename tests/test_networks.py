@@ -95,9 +95,7 @@ def heads(request: pytest.FixtureRequest) -> FlowNetwork:
 
 
 def randomise(network: torch.nn.Module, seed: int = 1) -> torch.nn.Module:
-    """Random weights everywhere, also where the initial ones are zero: a zero output has a zero trace, right or
-    wrong.
-    """
+    """Random weights, also where the initial ones are zero: a zero output has a zero trace, right or wrong."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in network.parameters():
         scale = 1.0 / math.sqrt(max(parameter.shape[-2], 1))

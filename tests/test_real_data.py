@@ -97,7 +97,7 @@ def test_planted_log_ratios_of_real_cells_have_the_right_sign_by_cell_type(param
         reference="control",
         n_folds=2,
         model_kwargs={"parametrization": parametrization, "n_hidden": 32, "n_members": 1},
-        train_kwargs={**thorough, "batch_size": 256},
+        train_kwargs=thorough,
     )
     types = adata.obs.groupby("bulk_labels", observed=True)
     table = types[["da_log_ratio", "true_log_ratio"]].median()
