@@ -227,7 +227,7 @@ class QueryMixin:
         self._check_if_trained(warn=False)
         if n_samples < 1:
             raise ValueError(f"n_samples must be at least 1, got {n_samples}")
-        given = self.schema.encode(condition, None, "condition").to(self._device)
+        given = self._encode(condition, None, "condition").to(self._device)
         n_members = self.module.n_members
         shape = (n_members, math.ceil(n_samples / n_members), len(self.location))
         noise = torch.randn(shape, generator=torch_generator(random_state, _SAMPLES), dtype=torch.float64)
@@ -288,6 +288,20 @@ class QueryMixin:
         """
         return self._vector_field(self.module.score, x, t, condition) / torch.from_numpy(self.scale)
 
+    def _encode(self, condition: ConditionDict, adata: AnnData | None, name: str) -> Condition:
+        """Tensors for a condition; one that no training cell had is refused where the model has no answer to it."""
+        encoded = self.schema.encode(condition, adata, name)
+        network = self.module
+        if isinstance(network, PotentialNetwork):
+            observed = network.combinations_in(encoded.to(self._device)).any(-1)
+            if not bool(observed.all()):
+                cells = f" (in {int((~observed).sum())} cells)" if len(encoded) > 1 else ""
+                raise ValueError(
+                    f"{name}: no training cell had the combination {dict(condition)}{cells}; the potential knows the "
+                    "observed combinations alone. Leave a key out to marginalise over it."
+                )
+        return encoded
+
     @property
     def _device(self) -> torch.device:
         return next(self.module.parameters()).device
@@ -306,7 +320,7 @@ class QueryMixin:
         t = torch.as_tensor(t, dtype=torch.float32).cpu().reshape(1, -1, 1)
         if t.shape[1] not in (1, len(x)) or not bool(((t >= 0.0) & (t <= 1.0)).all()):
             raise ValueError("t must be one number or one per row of x, between 0 (noise) and 1 (data)")
-        given = self.schema.encode(condition, None, "condition")
+        given = self._encode(condition, None, "condition")
         z = ((x - torch.from_numpy(self.location)) / torch.from_numpy(self.scale)).float()
         stacked, device = z.expand(self.module.n_members, *z.shape), self._device
         with torch.no_grad():
@@ -333,7 +347,7 @@ class QueryMixin:
         x = self.embedding(cells)
         if cells is not self.adata:
             self.schema.check_cells(cells)
-        given = {name: self.schema.encode(value, cells, name) for name, value in conditions.items()}
+        given = {name: self._encode(value, cells, name) for name, value in conditions.items()}
         mean, std = np.empty(len(x)), np.empty(len(x))
         for network, rows in self._networks_and_rows(cells is self.adata, len(x), batch_size or DEFAULT_BATCH_SIZE):
             probes = rademacher_probes(x[rows], N_PROBES, _PROBES) if divergence == "rademacher" else None

@@ -12,6 +12,7 @@ import torch
 from anndata import AnnData
 
 from scratio._compat import AnnDataManager, BaseModelClass, CategoricalObsField, NumericalObsField, ObsmField
+from scratio._quiet import quiet
 from scratio._seed import torch_generator
 from scratio.model import _saving
 from scratio.model._check import check_categories, check_embedding, check_numbers
@@ -201,7 +202,8 @@ class ScRatio(TrainingMixin, QueryMixin, BaseModelClass):
             *(NumericalObsField(f"continuous_{k}", key) for k, key in enumerate(continuous)),
         ]
         manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
-        manager.register_fields(adata, **kwargs)
+        with quiet("scvi"):
+            manager.register_fields(adata, **kwargs)
         cls.register_manager(manager)
 
     def save(self, dir_path: str | Path, *, overwrite: bool = False) -> None:
@@ -312,7 +314,9 @@ class ScRatio(TrainingMixin, QueryMixin, BaseModelClass):
 
     def _observed_combinations(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Codes of the combinations of keys that occur, and their shares among the cells."""
-        if self._settings["parametrization"] == "potential" and self.schema.continuous:
+        if self._settings["parametrization"] != "potential":
+            return torch.empty((0, 0), dtype=torch.int64), torch.empty(0)
+        if self.schema.continuous:
             raise ValueError(
                 f"continuous keys {list(self.schema.continuous)} need parametrization='heads'; the potential of this "
                 "version is over the observed combinations of categories"

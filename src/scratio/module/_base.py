@@ -61,6 +61,10 @@ class FlowNetwork(nn.Module, ABC):
         """Whether :meth:`validation_loss` draws noise, so that few cells are worth repeating."""
         return True
 
+    def is_validated(self, parameter: str) -> bool:
+        """Whether :meth:`validation_loss` depends on a parameter, so that its best step is known."""
+        return True
+
     def validation_loss(
         self, x1: Tensor, condition: Condition, generator: torch.Generator, ensemble_size: int = 1
     ) -> Tensor:

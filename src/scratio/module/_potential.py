@@ -85,19 +85,21 @@ class PotentialNetwork(FlowNetwork):
                 generator=generator,
             )
 
-        self.embedding = CoordinateEmbedding(n_members, n_embed, 0, generator)
+        # Each net has an embedding of its own: the held-out loss chooses the classifier's step, not the denoiser's.
+        self.classifier_embedding = CoordinateEmbedding(n_members, n_embed, 0, generator)
+        self.marginal_embedding = CoordinateEmbedding(n_members, n_embed, 0, generator)
         self.marginal, self.classifier = net(n_features), net(len(combinations))
 
     def potential(self, z: Tensor, q: Tensor, condition: Condition) -> Tensor:
         """Log density ratio of condition to marginal at coordinate q, shape (n_members, n)."""
-        return self._potential(z, q, self.embedding(q), self._members_of(condition))
+        return self._potential(z, q, self.classifier_embedding(q), self.combinations_in(condition))
 
     def flow(self, z: Tensor, q: Tensor, condition: Condition) -> Flow:
         """Velocity and score at coordinate q."""
-        subset, embedding = self._members_of(condition), self.embedding(q)
+        subset, embedding = self.combinations_in(condition), self.classifier_embedding(q)
         pull = torch.func.vjp(lambda y: self._potential(y, q, embedding, subset), z)[1]
         (gradient,) = pull(z.new_ones(z.shape[:-1]))
-        output = self.marginal(z, embedding) + gradient / torch.sinh(q).clamp_min(SMALLEST_SINH)
+        output = self.marginal(z, self.marginal_embedding(q)) + gradient / torch.sinh(q).clamp_min(SMALLEST_SINH)
         return Flow(output / torch.cosh(q), torch.sinh(q) * output - z)
 
     def flow_and_divergence(self, z: Tensor, q: Tensor, condition: Condition) -> FlowWithDivergence:
@@ -112,11 +114,11 @@ class PotentialNetwork(FlowNetwork):
         x0 = torch.randn(x1.shape, generator=generator, device=x1.device)
         q = self.path.q_end * stratified_uniform(n_members, n, generator, x1.device)
         tanh, sech = torch.tanh(q), 1.0 / torch.cosh(q)
-        z, embedding = (tanh * x1 + sech * x0).requires_grad_(True), self.embedding(q)
-        log_posterior = self._log_posterior(z, q, embedding)
+        z = (tanh * x1 + sech * x0).requires_grad_(True)
+        log_posterior = self._log_posterior(z, q, self.classifier_embedding(q))
         own = log_posterior.gather(-1, self._index(condition).unsqueeze(-1)).squeeze(-1)
         (gradient,) = torch.autograd.grad(own.sum(), z, create_graph=True)
-        output = self.marginal(z, embedding) + gradient / torch.sinh(q).clamp_min(SMALLEST_SINH)
+        output = self.marginal(z, self.marginal_embedding(q)) + gradient / torch.sinh(q).clamp_min(SMALLEST_SINH)
         denoising = ((output - (sech * x1 - tanh * x0)) ** 2).mean((1, 2))
         return denoising - own.mean(1)
 
@@ -124,6 +126,10 @@ class PotentialNetwork(FlowNetwork):
     def validation_has_noise(self) -> bool:
         """The cross-entropy at the smallest noise level has none."""
         return False
+
+    def is_validated(self, parameter: str) -> bool:
+        """The cross-entropy does not see the marginal denoiser."""
+        return not parameter.startswith("marginal")
 
     def validation_loss(
         self, x1: Tensor, condition: Condition, generator: torch.Generator, ensemble_size: int = 1
@@ -133,7 +139,7 @@ class PotentialNetwork(FlowNetwork):
         An ensemble overfits later than its members, so its own loss has to choose the step.
         """
         q = torch.full((1, 1, 1), self.path.q_end, device=x1.device)
-        logits = self._logits(torch.tanh(q) * x1, q, self.embedding(q))
+        logits = self._logits(torch.tanh(q) * x1, q, self.classifier_embedding(q))
         logits = logits.unflatten(0, (-1, ensemble_size)).mean(1)
         index = self._index(condition)[::ensemble_size].unsqueeze(-1)
         return -logits.log_softmax(-1).gather(-1, index).squeeze(-1).mean(1)
@@ -149,11 +155,11 @@ class PotentialNetwork(FlowNetwork):
         log_weight = (self.log_weights + outside).logsumexp(-1)
         return (self._log_posterior(z, q, embedding) + outside).logsumexp(-1) - log_weight
 
-    def _members_of(self, condition: Condition) -> Tensor:
+    def combinations_in(self, condition: Condition) -> Tensor:
         """Which combinations agree with a condition, (..., n, n_combinations)."""
         codes = condition.codes.unsqueeze(-2)
         return ((codes == MARGINAL) | (codes == self.combinations)).all(-1)
 
     def _index(self, condition: Condition) -> Tensor:
         """Combination of every cell."""
-        return self._members_of(condition).to(torch.uint8).argmax(-1)
+        return self.combinations_in(condition).to(torch.uint8).argmax(-1)

@@ -32,15 +32,17 @@ def local_scale(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """
     sd = np.std(x, axis=0, dtype=np.float64)
     # A constant dimension tells cells apart nowhere; any scale will do.
-    sd[sd <= CONSTANT * np.abs(x).max(axis=0)] = 1.0
+    constant = sd <= CONSTANT * np.abs(x).max(axis=0)
+    sd[constant] = 1.0
     rows = np.sort(rng.permutation(len(x))[:N_CELLS])
     z = (x[rows] - np.mean(x[rows], axis=0, dtype=np.float64)) / sd
     weight = np.ones(z.shape[1])
+    varies = ~constant
     k = min(N_NEIGHBORS, len(z) - 1)
     for _ in range(N_ROUNDS):
         scaled = z * weight
         neighbours = NearestNeighbors(n_neighbors=k + 1).fit(scaled).kneighbors(scaled, return_distance=False)[:, 1:]
         spread = np.sqrt(((z[:, None] - z[neighbours]) ** 2).mean((0, 1)) / 2.0)
-        weight = 1.0 / np.maximum(spread, FLOOR)
-        weight /= np.sqrt((weight**2).mean())
+        weight[varies] = 1.0 / np.maximum(spread[varies], FLOOR)
+        weight[varies] /= np.sqrt((weight[varies] ** 2).mean()) if varies.any() else 1.0
     return sd / weight

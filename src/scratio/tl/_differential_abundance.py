@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scratio._quiet import quiet
 from scratio.model import OWN, ScRatio
 from scratio.model._check import check_embedding, check_groups
+from scratio.model._query import METHODS
 from scratio.stats import overlap_support
 from scratio.tl._write import RESULT_MARK, check_key_added, history_tables, storable, versions
 
@@ -86,7 +86,7 @@ def differential_abundance(
     KeyError
         If a key is missing in ``obs`` or ``obsm``.
     TypeError
-        If the embedding is sparse or not numeric.
+        If the embedding is sparse or not numeric, or ``covariate_keys`` is a string.
     ValueError
         If a category is absent or has fewer cells than folds, treatment and reference are the same, the embedding is
         not finite, a label of a covariate is missing, or a column that would be overwritten is not scratio's.
@@ -99,9 +99,13 @@ def differential_abundance(
     ...     adata, condition_key="condition", treatment="treated", reference="control",
     ...     train_kwargs={"max_steps": 20, "progress_bar": False},
     ... )
-    >>> adata.obs["da_log_ratio"].notna().all()
+    >>> bool(adata.obs["da_log_ratio"].notna().all())
     True
     """
+    if isinstance(covariate_keys, str):
+        raise TypeError(f"covariate_keys must be a list of keys, got the string {covariate_keys!r}")
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {list(METHODS)}, got {method!r}")
     columns = {name: f"{key_added}_{name}" for name in ("log_ratio", "std", "support")}
     used = _cells(adata, condition_key, treatment, reference, use_rep, list(covariate_keys), sample_key, n_folds)
     check_key_added(adata, key_added, list(columns.values()))
@@ -186,9 +190,8 @@ def _fit_and_score(
     model_kwargs: dict[str, Any],
     train_kwargs: dict[str, Any],
 ) -> tuple[ScRatio, np.ndarray, np.ndarray]:
-    with quiet("scvi"):
-        ScRatio.setup_anndata(used, obsm_key=use_rep, condition_keys=[condition_key, *covariate_keys])
-        model = ScRatio(used, **{**model_kwargs, "n_folds": n_folds})
+    ScRatio.setup_anndata(used, obsm_key=use_rep, condition_keys=[condition_key, *covariate_keys])
+    model = ScRatio(used, **{**model_kwargs, "n_folds": n_folds})
     model.train(**{"random_state": random_state, **train_kwargs})
     fixed = dict.fromkeys(covariate_keys, OWN)
     several = model.module.n_members > n_folds

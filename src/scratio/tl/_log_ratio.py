@@ -64,7 +64,7 @@ def log_ratio(
     >>> model = scratio.model.ScRatio(adata)
     >>> model.train(max_steps=20, progress_bar=False)
     >>> scratio.tl.log_ratio(adata, model, numerator={"condition": "treated"}, denominator={"condition": "control"})
-    >>> adata.obs["log_ratio"].notna().all()
+    >>> bool(adata.obs["log_ratio"].notna().all())
     True
     """
     if kwargs.get("return_std"):

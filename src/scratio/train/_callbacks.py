@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from scratio.module import FlowNetwork
+
 _STATE = ("best_loss", "best_step", "best_weights", "steps", "train_loss", "validation_loss")
 
 
@@ -51,6 +53,9 @@ class BestWeights(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, plan: Any) -> None:
         """Record the losses since the last validation and compare with the best."""
+        if not plan.train_losses:
+            # A resumed run closes the epoch of its checkpoint once more, without a batch.
+            return
         train = torch.stack(plan.train_losses).mean(0)
         validation = torch.stack(plan.validation_losses).mean(0)
         plan.train_losses.clear()
@@ -67,12 +72,13 @@ class BestWeights(pl.Callback):
         if self.early_stopping and self._is_over(trainer.global_step, plan.config.validate_every):
             trainer.should_stop = True
 
-    def restore(self, network: torch.nn.Module, averaged: torch.nn.Module) -> None:
-        """Write the chosen weights into the network."""
-        chosen = self.best_weights if self.early_stopping else dict(averaged.named_parameters())
+    def restore(self, network: FlowNetwork, averaged: torch.nn.Module) -> None:
+        """Write the chosen weights into the network; what the criterion does not judge keeps its last average."""
+        last = dict(averaged.named_parameters())
         with torch.no_grad():
             for name, parameter in network.named_parameters():
-                parameter.copy_(chosen[name])
+                selected = self.early_stopping and network.is_validated(name)
+                parameter.copy_(self.best_weights[name] if selected else last[name])
 
     def state_dict(self) -> dict[str, Any]:
         """Plain tensors and numbers, for a checkpoint."""
