@@ -62,7 +62,7 @@ class ResidualHeads(FlowNetwork):
         n_members: int = 1,
         n_hidden: int = 256,
         n_layers: int = 2,
-        n_embed: int = 64,
+        n_embed: int = 128,
         n_condition: int = 32,
         dropout: float = 0.1,
         separate_heads: bool = False,
