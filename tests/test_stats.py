@@ -63,18 +63,17 @@ def test_cells_in_the_overlap_are_supported(two_conditions):
     assert not support.all()
 
 
-def test_support_is_the_definition_written_out(two_conditions):
-    x, _ = two_conditions
-    is_treatment = np.arange(400) < 50  # few and in the middle, so that many of the others lie beyond their edge
-    x = np.where(is_treatment[:, None], 0.5, 1.0) * x
+def test_support_is_the_definition_written_out():
+    is_treatment = np.arange(1_000) < 100  # few and in the middle, so that many of the others lie beyond their edge
+    x = np.where(is_treatment[:, None], 0.5, 1.0) * rng().normal(size=(1_000, 2))
     distances = np.linalg.norm(x[:, None] - x[None], axis=-1)
     np.fill_diagonal(distances, np.inf)  # no cell is its own neighbour
-    expected = np.ones(400, dtype=bool)
+    expected = np.ones(1_000, dtype=bool)
     for group in (is_treatment, ~is_treatment):
         fifteenth = np.sort(distances[:, group], axis=1)[:, 14]
         expected &= fifteenth <= np.quantile(fifteenth[group], 0.99)
     np.testing.assert_array_equal(overlap_support(x, is_treatment), expected)
-    assert 50 < (~expected).sum() < 350
+    assert 100 < (~expected).sum() < 900
 
 
 def test_an_outlier_is_not_supported(two_conditions):
