@@ -54,8 +54,7 @@ class TrainingMixin:
 
         Minimises the flow-matching loss with AdamW (linear warm-up, cosine decay, gradients clipped per member) and an
         exponential moving average of the weights. The averaged weights are validated on each member's held-out cells,
-        with fixed noise, and those at the lowest mean over the members are kept; the untrained network is a candidate
-        too.
+        with fixed noise, and each fold keeps those at its own lowest loss; the untrained network is a candidate too.
 
         Parameters
         ----------

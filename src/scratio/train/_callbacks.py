@@ -10,16 +10,18 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from scratio.module import FlowNetwork
+from scratio.train._config import TrainConfig
 
-_STATE = ("best_loss", "best_step", "best_weights", "steps", "train_loss", "validation_loss")
+_STATE = ("best_loss", "best_step", "is_closed", "best_weights", "steps", "train_loss", "validation_loss")
 
 
 class BestWeights(pl.Callback):
-    """Keep the averaged weights at the step of the lowest held-out loss, and stop when it no longer falls.
+    """Keep each ensemble's averaged weights at the step of its lowest held-out loss; stop when none falls any more.
 
-    The criterion is the mean over the members, which hold out different cells: one step for all is chosen from many
-    more cells than each member has. Step 0, the untrained network, is a candidate: where no step improves on it, the
-    data hold no evidence of an effect.
+    Every ensemble (the members of a fold) chooses by its own held-out cells alone, and is closed once its own patience
+    has run out. Other folds hold out cells that it will score, so a step in common would let a cell's own label have a
+    say in its score. Step 0, the untrained network, is a candidate: where no step improves on it, the data hold no
+    evidence of an effect.
 
     Parameters
     ----------
@@ -33,7 +35,9 @@ class BestWeights(pl.Callback):
     def __init__(self, patience: int, early_stopping: bool) -> None:
         super().__init__()
         self.patience, self.early_stopping = patience, early_stopping
-        self.best_loss, self.best_step = float("inf"), 0
+        self.best_loss: list[float] = []
+        self.best_step: list[int] = []
+        self.is_closed: list[bool] = []
         self.best_weights: dict[str, Tensor] = {}
         self.steps: list[int] = []
         self.train_loss: list[list[float]] = []
@@ -49,7 +53,7 @@ class BestWeights(pl.Callback):
             loss = torch.stack(plan.validation_losses).mean(0)
             plan.validation_losses.clear()
             plan.train()
-            self._compare(plan.averaged, loss, 0)
+            self._compare(plan.averaged, loss, 0, plan.config)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, plan: Any) -> None:
         """Record the losses since the last validation and compare with the best."""
@@ -68,8 +72,8 @@ class BestWeights(pl.Callback):
         self.steps.append(trainer.global_step)
         self.train_loss.append(train.tolist())
         self.validation_loss.append(validation.tolist())
-        self._compare(plan.averaged, validation, trainer.global_step)
-        if self.early_stopping and self._is_over(trainer.global_step, plan.config.validate_every):
+        self._compare(plan.averaged, validation, trainer.global_step, plan.config)
+        if self.early_stopping and all(self.is_closed):
             trainer.should_stop = True
 
     def restore(self, network: FlowNetwork, averaged: torch.nn.Module) -> None:
@@ -89,14 +93,29 @@ class BestWeights(pl.Callback):
         for name in _STATE:
             setattr(self, name, state_dict[name])
 
-    def _is_over(self, step: int, validate_every: int) -> bool:
-        return step - self.best_step >= max(self.patience * validate_every, self.best_step // 2)
+    def _is_closed(self, ensemble: int, step: int, validate_every: int) -> bool:
+        best = self.best_step[ensemble]
+        return step - best >= max(self.patience * validate_every, best // 2)
 
-    def _compare(self, averaged: torch.nn.Module, losses: Tensor, step: int) -> None:
-        loss = float(losses.double().mean())
-        if loss < self.best_loss:
-            self.best_loss, self.best_step = loss, step
-            self.best_weights = {name: p.detach().clone() for name, p in averaged.named_parameters()}
+    def _compare(self, averaged: torch.nn.Module, losses: Tensor, step: int, config: TrainConfig) -> None:
+        """``losses`` has one value per ensemble, or one per member, whose mean over the ensemble counts."""
+        parameters, size = dict(averaged.named_parameters()), config.ensemble_size
+        n_ensembles = len(next(iter(parameters.values()))) // size
+        means = losses.double().reshape(n_ensembles, -1).mean(1).tolist()
+        if not self.best_loss:
+            self.best_loss, self.best_step = [float("inf")] * n_ensembles, [0] * n_ensembles
+            self.is_closed = [False] * n_ensembles
+            self.best_weights = {name: p.detach().clone() for name, p in parameters.items()}
+        for ensemble, loss in enumerate(means):
+            if self.is_closed[ensemble]:
+                continue
+            if loss < self.best_loss[ensemble]:
+                self.best_loss[ensemble], self.best_step[ensemble] = loss, step
+                rows = slice(ensemble * size, (ensemble + 1) * size)
+                for name, parameter in parameters.items():
+                    # A resumed run's copies may lie on another device.
+                    self.best_weights[name][rows] = parameter.detach()[rows].to(self.best_weights[name].device)
+            self.is_closed[ensemble] = self._is_closed(ensemble, step, config.validate_every)
 
 
 class StepProgressBar(pl.Callback):

@@ -21,11 +21,11 @@ CHECKPOINT = "last.ckpt"
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Losses by step, one column per member, and the step whose weights were kept."""
+    """Losses by step, one column per member, and the step whose weights each ensemble kept."""
 
     train_loss: pd.DataFrame
     validation_loss: pd.DataFrame
-    best_step: int
+    best_step: list[int]
 
 
 def fit(
@@ -92,7 +92,7 @@ def fit(
     return TrainResult(
         _frame(best.train_loss, best.steps),
         _frame(best.validation_loss, best.steps),
-        best.best_step if config.early_stopping else best.steps[-1],
+        best.best_step if config.early_stopping else [best.steps[-1]] * len(best.best_step),
     )
 
 
