@@ -293,8 +293,10 @@ def test_each_ensemble_keeps_its_lowest_loss_until_its_own_patience_runs_out(mak
     result, _ = overfit(make_network)
     for name, kept in zip(("member_0", "member_1"), result.best_step, strict=True):
         losses = result.validation_loss[name]
-        closed = next(step for step in losses.index if step - (best := losses[:step].idxmin()) >= max(30, best // 2))
-        assert kept == losses[:closed].idxmin()
+        closed = next(
+            step for step in losses.index if step - (best := losses.loc[:step].idxmin()) >= max(30, best // 2)
+        )
+        assert kept == losses.loc[:closed].idxmin()
         assert losses[closed] > losses[kept]
 
 
