@@ -89,7 +89,8 @@ def main() -> None:
         report_planted(adata)
 
     if "X_umap" not in adata.obsm:
-        sc.pp.neighbors(adata, use_rep=question["use_rep"])
+        # Exact neighbours: pynndescent 0.7, the default for many cells, does not fit scanpy 1.11.
+        sc.pp.neighbors(adata, use_rep=question["use_rep"], transformer="sklearn")
         sc.tl.umap(adata)
     adata.write_h5ad(OUT / "da.h5ad")
     title = f"{question['treatment']} against {question['reference']}"

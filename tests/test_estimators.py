@@ -10,12 +10,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.stats import kstest
 
 from scratio.estimators import (
     Divergence,
     log_density,
+    log_ratio_ito,
     log_ratio_naive,
     log_ratio_ode,
+    log_ratio_quadrature,
+    normal_noise,
     rademacher_probes,
     sample,
 )
@@ -45,12 +49,17 @@ def naive(network, x, numerator, denominator, codes, **kwargs):
     return log_ratio_naive(network, x, codes(numerator), codes(denominator), **kwargs)
 
 
+def quadrature(network, x, numerator, denominator, codes, *, n_steps=None, **kwargs):
+    return log_ratio_quadrature(network, x, codes(numerator), codes(denominator), n_nodes=n_steps, **kwargs)
+
+
 ESTIMATORS = {
     "S1": ode("numerator"),
     "S2": ode(MARGINAL),
     "arbitrary field": ode(2),
     "denominator's field": ode(0),
     "naive": naive,
+    "quadrature": quadrature,
 }
 """Every estimator as function(network, x, numerator, denominator, codes); one more is one more line here."""
 
@@ -109,6 +118,7 @@ def test_default_number_of_steps_suffices_for_overlapping_gaussians(estimate, ma
     np.testing.assert_allclose(estimate(network, x, 1, 0, codes)[0].numpy(), expected, atol=1e-3)
 
 
+@pytest.mark.parametrize("estimate", [e for n, e in ESTIMATORS.items() if n != "quadrature"])
 def test_the_solver_is_of_fourth_order(estimate, analytic, cells, codes):
     expected = analytic.truth(cells.numpy(), 1) - analytic.truth(cells.numpy(), 0)
     errors = [
@@ -116,6 +126,67 @@ def test_the_solver_is_of_fourth_order(estimate, analytic, cells, codes):
     ]
     assert errors[0] / errors[1] > 12.0
     assert errors[1] / errors[2] > 12.0
+
+
+def test_quadrature_needs_few_nodes(analytic, cells, codes):
+    expected = analytic.truth(cells.numpy(), 1) - analytic.truth(cells.numpy(), 0)
+    errors = [
+        np.abs(quadrature(analytic, cells, 1, 0, codes, n_steps=n)[0].numpy() - expected).max() for n in (8, 16, 24)
+    ]
+    assert errors[2] < 1e-4
+    assert errors[1] < 0.2 * errors[0]
+
+
+# --- the pathwise identity
+
+
+def ito(network, x, numerator, denominator, codes, n_paths=8, n_steps=64, seed=0):
+    noise = normal_noise(x.numpy(), (n_paths, n_steps + 1, x.shape[1]), seed)
+    return log_ratio_ito(network, x, codes(numerator), codes(denominator), noise=noise)
+
+
+def test_the_pathwise_identity_is_right_within_its_standard_error(analytic, cells, codes):
+    expected = analytic.truth(cells.numpy(), 1) - analytic.truth(cells.numpy(), 0)
+    ratio, variance = ito(analytic, cells, 1, 0, codes, n_paths=32, n_steps=256)
+    z = (ratio[0].numpy() - expected) / np.sqrt(variance[0].numpy())
+    # The standard error is itself from 32 paths, hence the tails of a t distribution.
+    assert 0.7 < z.std() < 1.4
+    assert abs(z.mean()) < 4.0 / np.sqrt(len(z))
+    assert np.sqrt(variance.mean()) < 0.2
+
+
+def test_more_paths_have_a_smaller_error(analytic, cells, codes):
+    variances = [float(ito(analytic, cells, 1, 0, codes, n_paths=n)[1].mean()) for n in (4, 64)]
+    assert 8.0 < variances[0] / variances[1] < 32.0
+
+
+def test_the_pathwise_identity_is_antisymmetric_and_transitive_to_rounding(analytic, cells, codes):
+    # On the same paths every condition's denoiser enters linearly but for its square, which telescopes too.
+    parts = {pair: ito(analytic, cells, *pair, codes, n_steps=16)[0] for pair in ((1, 0), (0, 1), (2, 1), (2, 0))}
+    torch.testing.assert_close(parts[1, 0], -parts[0, 1], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(parts[2, 1] + parts[1, 0], parts[2, 0], rtol=1e-9, atol=1e-9)
+
+
+def test_paths_belong_to_the_cell(analytic, cells, codes):
+    whole = ito(analytic, cells, 1, 0, codes, n_steps=16)[0][0]
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(ito(analytic, cells[order], 1, 0, codes, n_steps=16)[0][0], whole[order])
+    torch.testing.assert_close(ito(analytic, cells[5:9], 1, 0, codes, n_steps=16)[0][0], whole[5:9])
+    assert not torch.equal(ito(analytic, cells, 1, 0, codes, n_steps=16, seed=1)[0][0], whole)
+
+
+def test_every_cell_of_a_path_has_its_own_pair_of_conditions(analytic, cells, codes):
+    numerators, denominators = np.arange(60) % 3, np.arange(60) // 2 % 3
+    mixed = ito(analytic, cells, numerators, denominators, codes, n_steps=16)[0][0]
+    for i in (0, 7, 23, 59):
+        alone = ito(analytic, cells[i : i + 1], int(numerators[i]), int(denominators[i]), codes, n_steps=16)[0][0]
+        torch.testing.assert_close(alone, mixed[i : i + 1])
+
+
+def test_noise_of_cells_is_standard_normal():
+    x = np.random.default_rng(0).normal(size=(400, 3)).astype(np.float32)
+    noise = normal_noise(x, (4, 50), seed=0).flatten().numpy()
+    assert kstest(noise, "norm").pvalue > 1e-3
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, MARGINAL])

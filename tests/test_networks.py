@@ -7,11 +7,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.stats import norm
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal, norm
 
 from scratio.estimators import log_density, log_ratio_head, log_ratio_ode
 from scratio.module import (
     MARGINAL,
+    ClosedFormDensities,
     Condition,
     FlowNetwork,
     PaperHeads,
@@ -63,16 +65,32 @@ def potential(**kwargs) -> FlowNetwork:
     return PotentialNetwork(combinations=combinations, weights=weights, **{**settings, **kwargs}).eval()
 
 
+def mixtures(n_covariances: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Log weights, means and covariances of mixtures of two components for each of six conditions."""
+    rng = np.random.default_rng(seed)
+    weight = rng.dirichlet([2.0, 2.0], size=6)
+    factors = 0.5 * rng.normal(size=(n_covariances, 2, 4, 4))
+    covariance = factors @ factors.swapaxes(-1, -2) + 0.2 * np.eye(4)
+    return torch.from_numpy(np.log(weight)), torch.from_numpy(rng.normal(size=(6, 2, 4))), torch.from_numpy(covariance)
+
+
+def potential_on_mixtures(**kwargs) -> FlowNetwork:
+    """The same with a closed form, another for each member: one with covariances in common, one without."""
+    closed_form = ClosedFormDensities.stack([mixtures(1, 0), mixtures(6, 1)])
+    return potential(closed_form=closed_form, **kwargs)
+
+
 NETWORKS = {
     "residual": residual,
     "residual, separate heads": lambda **kwargs: residual(separate_heads=True, **kwargs),
     "paper": paper,
     "potential": potential,
+    "potential on mixtures": potential_on_mixtures,
 }
 """Makers of every kind of network; another parametrization is one more line here."""
 
 
-HEADS = {name: make for name, make in NETWORKS.items() if name != "potential"}
+HEADS = {name: make for name, make in NETWORKS.items() if not name.startswith("potential")}
 """Those that learn a marginal by dropping keys, and take numbers as conditions."""
 
 
@@ -97,7 +115,7 @@ def heads(request: pytest.FixtureRequest) -> FlowNetwork:
 def randomise(network: torch.nn.Module, seed: int = 1) -> torch.nn.Module:
     """Random weights, also where the initial ones are zero: a zero output has a zero trace, right or wrong."""
     generator = torch.Generator().manual_seed(seed)
-    for parameter in network.parameters():
+    for parameter in (p for p in network.parameters() if p.requires_grad):
         scale = 1.0 / math.sqrt(max(parameter.shape[-2], 1))
         parameter.data = scale * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
     return network
@@ -399,9 +417,9 @@ def q(request: pytest.FixtureRequest) -> torch.Tensor:
     return torch.full((1, 1, 1), request.param, dtype=torch.float64)
 
 
-@pytest.fixture
-def of_combinations() -> FlowNetwork:
-    return randomise(potential().double())
+@pytest.fixture(params=[potential, potential_on_mixtures], ids=["no closed form", "mixtures"])
+def of_combinations(request: pytest.FixtureRequest) -> FlowNetwork:
+    return randomise(request.param().double())
 
 
 @pytest.fixture
@@ -463,6 +481,80 @@ def test_an_untrained_potential_is_zero_whatever_the_class_sizes(z):
         torch.testing.assert_close(phi, torch.zeros_like(phi), rtol=0.0, atol=1e-6)
 
 
+@pytest.mark.parametrize("level", [0.02, 0.5, 3.0])
+def test_an_untrained_potential_is_its_closed_form_at_every_noise_level(z, level):
+    network = potential_on_mixtures().double()
+    q = torch.full((1, 1, 1), math.asinh(1.0 / level), dtype=torch.float64)
+    smooth, noise = float(torch.tanh(q)), 1.0 / float(torch.cosh(q)) ** 2
+    for member, parts in enumerate((mixtures(1, 0), mixtures(6, 1))):
+        log_p = [
+            logsumexp(
+                [
+                    w + multivariate_normal(smooth * m, smooth**2 * s + noise * np.eye(4)).logpdf(z[member])
+                    for w, m, s in zip(parts[0][c], parts[1][c], parts[2][c % len(parts[2])].numpy(), strict=True)
+                ],
+                axis=0,
+            )
+            for c in (1, 4)
+        ]
+        one, other = (network.potential(z, q, given(*c))[member] for c in ((0, 1), (2, 0)))
+        # The stored values are float32.
+        np.testing.assert_allclose((one - other).detach(), log_p[0] - log_p[1], rtol=1e-4, atol=1e-4)
+
+
+def test_a_closed_form_does_not_shift_with_the_class_sizes(z):
+    q = torch.full((1, 1, 1), 2.0, dtype=torch.float64)
+    ratios = []
+    for weights in (torch.full((6,), 1 / 6), torch.tensor([0.5, 0.1, 0.1, 0.1, 0.1, 0.1])):
+        network = potential_on_mixtures().double()
+        network.log_weights = weights.double().log()
+        ratios.append(network.potential(z, q, given(0, 0)) - network.potential(z, q, given(1, 1)))
+    torch.testing.assert_close(*ratios, rtol=1e-6, atol=1e-6)
+
+
+def test_the_closed_form_keeps_full_precision_under_autocast(z):
+    closed_form = potential_on_mixtures().closed_form
+    q = torch.full((1, 1, 1), 2.0)
+    exact = closed_form(z.float(), q)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(closed_form(z.float(), q), exact)
+
+
+def test_the_factor_scales_what_the_network_adds_and_not_the_closed_form(z):
+    network = randomise(potential_on_mixtures().double())
+    base, learnt = network.held_out_logits(z)
+    network.factor.data.fill_(0.25)
+    q = torch.full((1, 1, 1), network.path.q_end, dtype=torch.float64)
+    smooth = torch.tanh(q) * z
+    expected = (base + 0.25 * learnt).log_softmax(-1)
+    codes = network.combinations.tolist()
+    found = torch.stack([network.potential(smooth, q, given(*c)) for c in codes], dim=-1) + network.log_weights
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_members_get_the_same_validation_noise_where_they_are_to_be_compared(network):
+    # Two members with the same weights: the same cells have the same losses with one draw, and not with two.
+    for parameter in network.parameters():
+        parameter.data[1] = parameter.data[0]
+    x = states(1, 6, 4).expand(2, -1, -1)
+    condition = Condition(torch.tensor([[0, 1]] * 6), torch.zeros((6, 1))).stack(2)
+    with torch.no_grad():
+        shared, own = (
+            network.validation_loss(x, condition, torch.Generator().manual_seed(0), n_draws=n) for n in (1, None)
+        )
+    torch.testing.assert_close(shared[0], shared[1])
+    assert not torch.allclose(own[0], own[1], rtol=1e-2)
+
+
+def test_a_closed_potential_trains_the_marginal_alone():
+    network = randomise(potential_on_mixtures())
+    assert network.close()
+    x, condition = states(2, 6, 4), given(1, 0).stack(2)
+    network.loss(x, condition, torch.Generator().manual_seed(0)).sum().backward()
+    moved = {name.split(".")[0] for name, p in network.named_parameters() if p.grad is not None and p.grad.any()}
+    assert moved == {"marginal", "marginal_embedding"}
+
+
 def test_the_loss_of_an_untrained_potential_is_the_entropy_of_the_labels_plus_the_targets_variance():
     network = potential()
     codes = network.combinations[torch.tensor([0, 1, 1, 4, 4, 4] * 5_000)]
@@ -505,7 +597,7 @@ def test_members_of_a_network_are_independent(network):
 
 
 def test_members_start_from_different_weights(initial):
-    drawn = [p for p in initial.parameters() if bool((p != 0.0).any())]
+    drawn = [p for p in initial.parameters() if p.requires_grad and bool((p != 0.0).any())]
     assert len(drawn) > 5
     assert not any(torch.equal(p[0], p[1]) for p in drawn)
 

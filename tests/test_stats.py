@@ -1,11 +1,23 @@
-"""Cross-fitting folds, held-out rows, support."""
+"""Cross-fitting folds, held-out rows, closed forms, shrinkage, support."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal
 
-from scratio.stats import local_scale, overlap_support, split_rows, stratified_folds
+from scratio.stats import (
+    class_gaussian,
+    common_responsibility,
+    disjoint_parts,
+    held_out_shrinkage,
+    local_scale,
+    overlap_support,
+    shared_gaussian,
+    shared_mixture,
+    stratified_folds,
+)
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -38,12 +50,153 @@ def test_folds_are_random_and_depend_on_the_generator_alone():
     assert not np.array_equal(first[:50], np.arange(50) % 5)
 
 
-@pytest.mark.parametrize("fraction", [0.1, 0.25])
-def test_held_out_rows_are_the_stated_share_and_no_row_is_lost(fraction):
+@pytest.mark.parametrize(("fraction", "n_parts"), [(0.1, 3), (0.25, 4)])
+def test_held_out_parts_are_the_stated_share_and_do_not_overlap(fraction, n_parts):
     rows = np.arange(100, 300, 2)
-    rest, held_out = split_rows(rows, fraction, rng())
-    assert len(held_out) == 100 * fraction
-    np.testing.assert_array_equal(np.sort(np.concatenate([rest, held_out])), rows)
+    parts = disjoint_parts(rows, fraction, n_parts, rng())
+    assert [len(part) for part in parts] == [100 * fraction] * n_parts
+    together = np.concatenate(parts)
+    assert len(np.unique(together)) == len(together)
+    assert set(together) <= set(rows)
+
+
+def test_parts_that_do_not_all_fit_hold_no_cell_more_often_than_they_must():
+    parts = disjoint_parts(np.arange(100), 0.4, 5, rng())
+    assert [len(np.unique(part)) for part in parts] == [40] * 5
+    assert set(np.bincount(np.concatenate(parts), minlength=100)) == {2}
+
+
+# --- closed forms --------------------------------------------------------------------------------------------------
+
+MEANS = np.array([[0.0, 0.0, 0.0], [1.0, -0.5, 0.3]])
+COVARIANCES = np.stack([np.diag([1.0, 0.5, 2.0]), np.array([[1.0, 0.6, 0.0], [0.6, 1.0, 0.2], [0.0, 0.2, 0.5]])])
+
+
+def two_gaussians(n: int, covariances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    codes = rng(1).integers(0, 2, n)
+    roots = np.linalg.cholesky(covariances)
+    return MEANS[codes] + np.einsum("nij,nj->ni", roots[codes], rng(2).normal(size=(n, 3))), codes
+
+
+def ratio(mixture, x: np.ndarray) -> np.ndarray:
+    """Log p(x | 1) - log p(x | 0), by scipy."""
+    logs = []
+    for code in (0, 1):
+        covariance = mixture.covariance[code if len(mixture.covariance) > 1 else 0]
+        each = [
+            multivariate_normal(m, s).logpdf(x) + w
+            for m, s, w in zip(mixture.mean[code], covariance, mixture.log_weight[code], strict=True)
+        ]
+        logs.append(logsumexp(each, axis=0))
+    return logs[1] - logs[0]
+
+
+@pytest.mark.parametrize("shrunk", [True, False])
+def test_class_gaussians_have_the_means_and_covariances_of_the_conditions(shrunk):
+    x, codes = two_gaussians(20_000, COVARIANCES)
+    fitted = class_gaussian(x, codes, 2, shrunk=shrunk)
+    np.testing.assert_allclose(fitted.mean[:, 0], MEANS, atol=0.06)
+    np.testing.assert_allclose(fitted.covariance[:, 0], COVARIANCES, atol=0.08)
+
+
+def test_without_shrinkage_a_class_covariance_is_the_unbiased_one():
+    x, codes = two_gaussians(60, COVARIANCES)
+    fitted = class_gaussian(x, codes, 2, shrunk=False)
+    for code in (0, 1):
+        np.testing.assert_allclose(fitted.covariance[code, 0], np.cov(x[codes == code].T), rtol=1e-10)
+
+
+def test_shrinkage_draws_class_covariances_towards_the_shared_one():
+    x, codes = two_gaussians(30, COVARIANCES)
+    shared = shared_gaussian(x, codes, 2).covariance[0, 0]
+    distances = [
+        np.abs(class_gaussian(x, codes, 2, shrunk=shrunk).covariance[:, 0] - shared).mean() for shrunk in (True, False)
+    ]
+    assert distances[0] < 0.8 * distances[1]
+
+
+def test_a_shared_gaussian_has_a_linear_log_ratio_that_is_near_the_truth():
+    x, codes = two_gaussians(20_000, np.stack([COVARIANCES[1]] * 2))
+    fitted = shared_gaussian(x, codes, 2)
+    slope = np.linalg.solve(COVARIANCES[1], MEANS[1] - MEANS[0])
+    truth = x @ slope - 0.5 * (MEANS[1] + MEANS[0]) @ slope
+    assert np.mean((ratio(fitted, x) - truth) ** 2) < 0.005
+    assert truth.var() > 1.0
+    middle = ratio(fitted, 0.5 * (x[:100] + x[100:200]))
+    np.testing.assert_allclose(middle, 0.5 * (ratio(fitted, x[:100]) + ratio(fitted, x[100:200])), atol=1e-9)
+
+
+def test_a_mixture_finds_abundances_and_shifts_of_cell_types():
+    # Three cell types; the second condition has other shares of them and moves the first along one axis.
+    centres, shares = np.array([[0.0, 0.0], [6.0, 0.0], [0.0, 6.0]]), np.array([[0.5, 0.3, 0.2], [0.2, 0.3, 0.5]])
+    codes = rng(1).integers(0, 2, 6_000)
+    kinds = (rng(2).uniform(size=6_000)[:, None] > np.cumsum(shares[codes], axis=1)).sum(1)
+    move = np.array([0.8, 0.0]) * ((codes == 1) & (kinds == 0))[:, None]
+    x = centres[kinds] + move + rng(3).normal(size=(6_000, 2))
+    fitted = shared_mixture(x, codes, 2, common_responsibility(x, 3, rng(4)))
+    log_p = [
+        logsumexp(
+            [
+                np.log(shares[c, k]) + multivariate_normal(centres[k] + [0.8 * (c == 1 and k == 0), 0.0]).logpdf(x)
+                for k in range(3)
+            ],
+            axis=0,
+        )
+        for c in (0, 1)
+    ]
+    assert np.mean((ratio(fitted, x) - (log_p[1] - log_p[0])) ** 2) < 0.01
+    np.testing.assert_allclose(np.exp(fitted.log_weight).sum(1), 1.0)
+
+
+# --- shrinkage -----------------------------------------------------------------------------------------------------
+
+
+def labels(logits: np.ndarray) -> np.ndarray:
+    return (rng(5).uniform(size=len(logits)) < 1.0 / (1.0 + np.exp(-logits))).astype(int)
+
+
+def two_logits(difference: np.ndarray) -> np.ndarray:
+    return np.stack([np.zeros_like(difference), difference], axis=1)
+
+
+def test_a_true_potential_is_kept():
+    truth = rng().normal(size=4_000)
+    found = held_out_shrinkage(np.zeros((4_000, 2)), two_logits(truth), labels(truth))
+    assert abs(found.slope - 1.0) < 3.0 * found.standard_error
+    assert found.factor > 0.99
+
+
+def test_the_standard_error_is_the_spread_of_the_slope():
+    truth = rng().normal(size=500)
+    uniform = rng(6).uniform(size=(200, 500))
+    slopes, errors = [], []
+    for draw in uniform:
+        codes = (draw < 1.0 / (1.0 + np.exp(-truth))).astype(int)
+        found = held_out_shrinkage(np.zeros((500, 2)), two_logits(truth), codes)
+        slopes.append(found.slope)
+        errors.append(found.standard_error)
+    assert np.mean(errors) == pytest.approx(np.std(slopes), rel=0.2)
+
+
+def test_a_potential_without_an_effect_is_shrunk():
+    # Over draws of labels that mean nothing, most factors are 0 and the others are small.
+    learnt = two_logits(0.3 * rng().normal(size=1_000))
+    factors = []
+    for seed in range(60):
+        codes = np.random.default_rng(seed).integers(0, 2, 1_000)
+        factors.append(held_out_shrinkage(np.zeros((1_000, 2)), learnt, codes).factor)
+    assert np.mean(np.array(factors) == 0.0) > 0.7
+    assert np.mean(factors) < 0.15
+
+
+def test_what_the_closed_form_explains_is_not_counted_for_the_network():
+    truth, noise = rng().normal(size=(2, 4_000))
+    found = held_out_shrinkage(two_logits(truth), two_logits(0.5 * noise), labels(truth))
+    assert found.factor < 0.5
+
+
+def test_a_network_that_adds_nothing_is_left_alone():
+    assert held_out_shrinkage(np.zeros((10, 2)), np.zeros((10, 2)), np.arange(10) % 2).factor == 1.0
 
 
 # --- support -------------------------------------------------------------------------------------------------------

@@ -81,7 +81,14 @@ def test_cells_without_a_label_are_like_cells_of_other_categories(gaussian_cells
 def test_scores_are_out_of_fold(parametrization, quick):
     # 60 cells whose labels mean nothing, learnt by heart: a network knows the labels it was given and no others.
     adata = scratio.datasets.gaussians(n_cells=60, n_dims=10, distance=0.0, random_state=2)
-    settings = {**quick, "max_steps": 200, "learning_rate": 1e-2, "validate_every": 200}
+    settings = {
+        **quick,
+        "max_steps": 200,
+        "learning_rate": 1e-2,
+        "weight_decay": 0.01,
+        "validate_every": 200,
+        "validation_size": 0.1,
+    }
     sizes = {"parametrization": parametrization, "n_hidden": 64, "n_members": 1}
     treated = adata.obs["condition"] == "treated"
     ScRatio.setup_anndata(adata, condition_keys=["condition"])
@@ -347,6 +354,7 @@ BAD = {
         ValueError,
         "new.*4 cells.*treated.*n_folds=5",
     ),
+    "folds as an argument of the model": (nothing, {"model_kwargs": {"n_folds": 3}}, ValueError, "n_folds"),
     "one fold": (nothing, {"n_folds": 1}, ValueError, "n_folds"),
     "covariate with a missing label": (
         with_obs(lambda c: pd.Categorical(np.where(c == "treated", "a", None))),

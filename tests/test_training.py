@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from scratio.model import ScRatio
 from scratio.module import Condition, FlowNetwork, PaperHeads, PotentialNetwork, ResidualHeads
 from scratio.paths import GaussianPath
 from scratio.train import CellDataModule, MemberSplit, TrainConfig, TrainResult, fit
+from scratio.train._callbacks import BestWeights, Candidate
 from scratio.train._config import default_max_steps, defaults_for
 from scratio.train._data import TrainBatches, ValidationBatches
 from scratio.train._plan import FlowTrainingPlan, clip_member_gradients
@@ -62,18 +64,18 @@ def make_network(request: pytest.FixtureRequest):
     return request.param
 
 
-def cells(config: TrainConfig = CONFIG, n: int = 200, n_train: int = 80, repeat: bool = True) -> CellDataModule:
+def cells(config: TrainConfig = CONFIG, n: int = 200, n_train: int = 80) -> CellDataModule:
     """Two narrow groups of unit variance together; each member trains on rows of its own, both validate on the last."""
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 2, (n, 1))
     x = torch.from_numpy((0.3 * rng.normal(size=(n, 2)) + 1.9 * codes - 0.95).astype(np.float32))
     held_out = np.arange(160, n)
     splits = [MemberSplit(np.arange(start, start + n_train), held_out) for start in (0, 80)]
-    return CellDataModule(x, Condition(torch.from_numpy(codes), torch.zeros((n, 0))), splits, config, repeat)
+    return CellDataModule(x, Condition(torch.from_numpy(codes), torch.zeros((n, 0))), splits, config)
 
 
 def run(network, config: TrainConfig = CONFIG, data: CellDataModule | None = None, **kwargs) -> TrainResult:
-    data = cells(config, repeat=network.validation_has_noise) if data is None else data
+    data = cells(config) if data is None else data
     return fit(network, data, config, progress_bar=False, accelerator="cpu", **kwargs)
 
 
@@ -251,7 +253,7 @@ def test_validation_marginalises_no_key(make_network):
     for dropout in (0.0, 1.0):
         plan.ema.module.condition_dropout = dropout
         plan.validation_step(batch, 0)
-        losses.append(plan.validation_losses[-1])
+        losses.append(plan.take_validation_losses(40))
     assert torch.equal(*losses)
 
 
@@ -277,34 +279,113 @@ OVERFIT = replace(
 def overfit(make_network, config: TrainConfig = OVERFIT) -> tuple[TrainResult, FlowNetwork]:
     """Learn 20 cells by heart."""
     network = make_network(n_hidden=32)
-    return run(network, config, cells(config, n_train=20, repeat=network.validation_has_noise)), network
+    return run(network, config, cells(config, n_train=20)), network
 
 
-def test_training_stops_when_the_held_out_loss_no_longer_falls(make_network):
-    result, _ = overfit(make_network)
+def test_heads_stop_when_the_held_out_loss_has_risen():
+    config = replace(OVERFIT, learning_rate=1e-2, ema_decay=0.9, n_validation=320)
+    result = run(residual(n_hidden=32), config, cells(config, n_train=8))
     last = int(result.validation_loss.index[-1])
-    assert last < OVERFIT.max_steps
-    # Not before three intervals of ten steps, nor before 1.5 times the best step, and not long after either.
-    enough = max(best + max(30, best // 2) for best in result.best_step)
-    assert enough <= last < enough + 10
-
-
-def test_each_ensemble_keeps_its_lowest_loss_until_its_own_patience_runs_out(make_network):
-    result, _ = overfit(make_network)
-    for name, kept in zip(("member_0", "member_1"), result.best_step, strict=True):
+    assert last < config.max_steps
+    for name in ("member_0", "member_1"):
         losses = result.validation_loss[name]
-        closed = next(
-            step for step in losses.index if step - (best := losses.loc[:step].idxmin()) >= max(30, best // 2)
+        # Not before three intervals of ten steps, nor before 1.5 times the best step.
+        best = int(losses.idxmin())
+        assert last >= best + max(30, best // 2)
+        assert losses.iloc[-1] > losses.min()
+
+
+def test_a_potential_whose_classifier_is_done_goes_on_with_the_marginal_alone():
+    result, network = overfit(potential)
+    assert result.validation_loss.index[-1] == OVERFIT.max_steps
+    assert network.classifier_is_closed
+    losses = result.validation_loss.to_numpy()
+    # The averaged classifier stands still from then on (ema_decay is 0 here), so its held-out loss is a constant.
+    still = (losses[1:] == losses[:-1]).all(axis=1)
+    assert still[-1]
+    first = int(np.argmax(still))
+    assert still[first:].all()
+    assert result.validation_loss.index[first] < OVERFIT.max_steps / 2
+    shorter = potential(n_hidden=32)
+    config = replace(OVERFIT, max_steps=int(result.validation_loss.index[first + 1]))
+    run(shorter, config, cells(config, n_train=20))
+    assert not torch.equal(shorter.marginal.output.weight, network.marginal.output.weight)
+
+
+class Recorded:
+    """A selection fed with losses that are given, one group of one member with a weight that tells its step."""
+
+    def __init__(self, untrained: np.ndarray, patience: int = 3) -> None:
+        self.network = torch.nn.Module()
+        self.network.weight = torch.nn.Parameter(torch.zeros((1, 1)))
+        self.best = BestWeights(patience, early_stopping=True)
+        self.plan = SimpleNamespace(averaged=self.network, config=replace(CONFIG, validate_every=10))
+        start = {"weight": torch.zeros((1, 1))}
+        losses = torch.from_numpy(untrained)[None]
+        self.best.initial, self.best.best, self.best.chosen = (
+            Candidate([0], losses.clone(), {k: v.clone() for k, v in start.items()}) for _ in range(3)
         )
-        assert kept == losses.loc[:closed].idxmin()
-        assert losses[closed] > losses[kept]
+        self.best.is_closed = [False]
+
+    def feed(self, step: int, losses: np.ndarray) -> None:
+        with torch.no_grad():
+            self.network.weight.fill_(step)
+        self.best._compare(self.plan, torch.from_numpy(losses)[None], step)
+
+    def kept(self, prefers_untrained: bool = True) -> int:
+        kept = self.best.selection(prefers_untrained)
+        # Where the untrained network is kept, the trained weights stay for the network to discard.
+        assert float(kept.weights["weight"]) == kept.steps[0] or kept.steps[0] == 0
+        return kept.steps[0]
+
+
+NOISE = np.random.default_rng(0).normal(size=400)
+"""Paired differences between steps are a shift plus a tenth of this: their standard error is .005."""
+
+
+def test_the_latest_step_within_a_standard_error_of_the_best_is_kept():
+    recorded = Recorded(np.full(400, 2.0))
+    for step, excess in ((10, 0.5), (20, 0.0), (30, 0.004), (40, 0.007)):
+        shift = 1.0 + excess + (0.0 if excess == 0.0 else 1.0) * 0.1 * (NOISE - NOISE.mean())
+        recorded.feed(step, shift)
+    assert recorded.kept() == 30
+
+
+def test_the_untrained_network_is_kept_unless_a_step_is_better_by_more_than_a_standard_error():
+    for gain, kept in ((0.004, 0), (0.007, 10)):
+        recorded = Recorded(np.full(400, 1.0))
+        recorded.feed(10, 1.0 - gain + 0.1 * (NOISE - NOISE.mean()))
+        assert recorded.kept() == kept
+        assert recorded.kept(prefers_untrained=False) == 10
+
+
+def test_a_group_is_closed_when_it_has_waited_and_its_loss_has_risen_significantly():
+    def closed(excess: float, step: int, best: int = 20) -> bool:
+        recorded = Recorded(np.full(400, 2.0))
+        recorded.feed(best, np.full(400, 1.0))
+        recorded.feed(step, 1.0 + excess + 0.1 * (NOISE - NOISE.mean()))
+        return recorded.best.is_closed[0]
+
+    assert closed(0.011, 50)
+    assert not closed(0.009, 50)  # 1.8 standard errors
+    assert not closed(0.011, 40)  # two intervals
+    assert not closed(0.011, 140, best=100)  # less than 1.5 times the best step
+    assert closed(0.011, 150, best=100)
+
+
+def test_a_closed_group_changes_no_more():
+    recorded = Recorded(np.full(400, 2.0))
+    recorded.feed(20, np.full(400, 1.0))
+    recorded.feed(60, np.full(400, 1.5) + 0.1 * NOISE)
+    recorded.feed(70, np.full(400, 0.5))
+    assert recorded.kept() == 20
 
 
 def test_labels_that_an_ensemble_never_saw_have_no_say_in_its_weights(make_network):
     # What makes a score out of fold: the second ensemble trains and validates on cells that the first will score.
     def weights(other_labels: bool) -> list[torch.Tensor]:
         network = make_network(n_hidden=32)
-        data = cells(OVERFIT, n_train=20, repeat=network.validation_has_noise)
+        data = cells(OVERFIT, n_train=20)
         data.splits = [
             MemberSplit(np.arange(20), np.arange(20, 60)),
             MemberSplit(np.arange(100, 120), np.arange(120, 160)),
@@ -336,12 +417,60 @@ def test_where_no_step_is_better_the_untrained_network_is_kept(make_network):
     # Cells of N(0, I) whose labels mean nothing: the untrained network is the right one, whatever is learnt is noise.
     network, untrained = make_network(), make_network()
     config = replace(OVERFIT, n_validation=1_000)
-    data = cells(config, n=1_160, n_train=20, repeat=network.validation_has_noise)
+    data = cells(config, n=1_160, n_train=20)
     data.x = torch.randn(data.x.shape, generator=torch.Generator().manual_seed(0))
     result = run(network, config, data)
     assert result.best_step == [0, 0]
-    assert result.validation_loss.index[-1] == 30
-    assert all(same(judged(network, m), judged(untrained, m)) for m in (0, 1))
+    if isinstance(network, PotentialNetwork):
+        # The trained weights stay, for the standard error, and have no say.
+        assert bool((network.factor == 0.0).all())
+        assert not same(judged(network, 0), judged(untrained, 0))
+    else:
+        assert all(same(judged(network, m), judged(untrained, m)) for m in (0, 1))
+
+
+# --- weight decay --------------------------------------------------------------------------------------------------
+
+
+def test_weight_decay_is_that_of_adamw(make_network):
+    network, reference = make_network(), make_network()
+    network.is_validated = lambda name: True
+    plan = FlowTrainingPlan(network, replace(CONFIG, weight_decay=0.3, learning_rate=0.01, warmup_steps=0))
+    ours = plan.configure_optimizers()["optimizer"]
+    trained = [p for p in reference.parameters() if p.requires_grad]
+    theirs = torch.optim.AdamW(trained, lr=0.01, weight_decay=0.3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        for p, r in zip(network.parameters(), reference.parameters(), strict=True):
+            if p.requires_grad:
+                p.grad = torch.randn(p.shape, generator=generator)
+                r.grad = p.grad.clone()
+        plan.on_before_optimizer_step(ours)
+        ours.step()
+        theirs.step()
+    for p, r in zip(network.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(p, r, rtol=1e-5, atol=1e-7)
+
+
+def test_members_have_the_weight_decay_of_their_candidate(make_network):
+    # The first member as in a training with its strength for all, the second with another.
+    weak, both = make_network(), make_network()
+    run(weak, replace(CONFIG, weight_decay=0.1))
+    run(both, replace(CONFIG, weight_decay=(0.1, 30.0)))
+    assert same(member(weak, 0), member(both, 0))
+    assert not same(member(weak, 1), member(both, 1))
+
+
+def test_the_marginal_denoiser_has_the_default_weight_decay_whatever_the_classifiers():
+    network = potential()
+    plan = FlowTrainingPlan(network, replace(CONFIG, weight_decay=7.0, learning_rate=0.01, warmup_steps=0))
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    plan.on_before_optimizer_step(plan.configure_optimizers()["optimizer"])
+    for name, parameter in network.named_parameters():
+        factor = 1.0 - 0.01 * (0.01 if name.startswith("marginal") else 7.0)
+        torch.testing.assert_close(parameter.detach(), factor * before[name])
 
 
 # --- interruptions -------------------------------------------------------------------------------------------------
@@ -474,16 +603,14 @@ def test_cells_keep_their_conditions():
     assert torch.equal(codes, data.condition.codes[torch.from_numpy(rows)])
 
 
-@pytest.mark.parametrize(("repeat", "n"), [(True, CONFIG.n_validation), (False, 40)])
-def test_validation_sees_held_out_cells_alone_and_all_of_them(repeat, n):
-    # Few cells are seen again where the loss draws new noise, and once where it draws none.
-    data = cells(repeat=repeat)
+def test_validation_sees_held_out_cells_alone_and_all_of_them_equally_often():
+    # Few cells are seen again, with other noise: 40 cells twice, since 48 are asked for.
+    data = cells()
     data.x = torch.arange(len(data.x), dtype=torch.float32)[:, None]
     parts = [x.squeeze(-1).long() for x, _, _ in ValidationBatches(data)]
     for m, split in enumerate(data.splits):
         seen = torch.cat([part[m] for part in parts]).tolist()
-        assert len(seen) == n
-        assert set(seen) == set(split.validation.tolist())
+        assert sorted(seen) == sorted(split.validation.tolist() * 2)
 
 
 def test_a_batch_is_no_larger_than_the_smallest_members_cells():
@@ -512,8 +639,8 @@ def test_the_papers_network_is_trained_as_in_the_paper():
     paper = PaperHeads(
         n_features=2, n_categories=[2], n_continuous=0, path=GaussianPath(), generator=torch.Generator().manual_seed(0)
     )
-    settings = defaults_for(paper, 1_000)
-    plan = FlowTrainingPlan(paper, TrainConfig(max_steps=10, **settings))
+    settings = {**defaults_for("heads", "mlp", 1_000, 512), "max_steps": 10}
+    plan = FlowTrainingPlan(paper, TrainConfig(**settings))
     configured = plan.configure_optimizers()
     group = configured["optimizer"].param_groups[0]
     # Adam is AdamW without decay.
@@ -527,6 +654,23 @@ def test_the_papers_network_is_trained_as_in_the_paper():
 )
 def test_default_steps_are_fifty_passes_within_bounds(n_train, expected):
     assert default_max_steps(n_train, 512) == expected
+
+
+@pytest.mark.parametrize(("n_train", "expected"), [(100, 1_250), (10_240, 2_000), (30_000, 5_000)])
+def test_default_steps_of_the_potential_are_a_hundred_passes_within_bounds(n_train, expected):
+    assert defaults_for("potential", "residual", n_train, 512)["max_steps"] == expected
+
+
+def test_the_default_weight_decay_of_the_potential_falls_with_the_cells():
+    few, many = (defaults_for("potential", "residual", n, 512)["weight_decay"] for n in (1_000, 10_000))
+    assert few == pytest.approx([10.0 * decay for decay in many])
+    assert few[0] > few[1] > 0.0
+
+
+@pytest.mark.parametrize("value", [(), -1.0, (0.1, -0.1)])
+def test_a_weight_decay_that_is_not_one_is_refused(value):
+    with pytest.raises(ValueError, match="weight_decay"):
+        replace(CONFIG, weight_decay=value)
 
 
 @pytest.mark.parametrize("name", ["max_steps", "batch_size", "validate_every", "n_validation", "patience"])

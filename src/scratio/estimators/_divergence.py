@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,10 @@ class Divergence:
 
     probes: Tensor | None = None
 
+    def repeat(self, n_times: int) -> Divergence:
+        """The same for cells that each come ``n_times`` in a row."""
+        return self if self.probes is None else Divergence(self.probes.repeat_interleave(n_times, dim=1))
+
     def flow(self, network: FlowNetwork, z: Tensor, q: Tensor, condition: Condition) -> FlowWithDivergence:
         """Velocity, score and divergence; z may be float64, the network runs in its own precision."""
         z, q = z.to(network.dtype), q.to(network.dtype)
@@ -42,7 +47,21 @@ def _as_tuple(flow: Flow) -> tuple[Tensor, Tensor]:
 
 
 def rademacher_probes(x: np.ndarray, n_probes: int, seed: int) -> Tensor:
-    """Signs that depend on a cell's own values and the seed alone, shape (n_probes, n, d).
+    """Signs that depend on a cell's own values and the seed alone, shape (n_probes, n, d)."""
+    bits = _bits_of_cells(x, n_probes * x.shape[1], seed) >> np.uint64(63)
+    signs = bits.astype(np.float32) * 2.0 - 1.0
+    return torch.from_numpy(signs.reshape(len(x), n_probes, -1).swapaxes(0, 1).copy())
+
+
+def normal_noise(x: np.ndarray, shape: tuple[int, ...], seed: int) -> Tensor:
+    """Standard normal numbers that depend on a cell's own values and the seed alone, shape (n, *shape), float64."""
+    bits = _bits_of_cells(x, math.prod(shape), seed) >> np.uint64(11)
+    uniform = torch.from_numpy((bits.astype(np.float64) + 0.5) / 2.0**53)
+    return torch.special.ndtri(uniform).reshape(len(x), *shape)
+
+
+def _bits_of_cells(x: np.ndarray, n_numbers: int, seed: int) -> np.ndarray:
+    """64 random bits each, shape (n, n_numbers).
 
     A counter-based generator (splitmix64) keyed by the row makes the result independent of the batch a cell is in and
     of the order of the cells.
@@ -51,10 +70,8 @@ def rademacher_probes(x: np.ndarray, n_probes: int, seed: int) -> Tensor:
     key = np.full(len(rows), np.uint64(seed), dtype=np.uint64)
     for column in rows.view(np.uint32).T:
         key = _splitmix64(key ^ column.astype(np.uint64))
-    counter = np.arange(n_probes * rows.shape[1], dtype=np.uint64)
-    bits = _splitmix64(key[:, None] + counter * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(63)
-    signs = bits.astype(np.float32) * 2.0 - 1.0
-    return torch.from_numpy(signs.reshape(len(rows), n_probes, -1).swapaxes(0, 1).copy())
+    counter = np.arange(n_numbers, dtype=np.uint64)
+    return _splitmix64(key[:, None] + counter * np.uint64(0x9E3779B97F4A7C15))
 
 
 def _splitmix64(state: np.ndarray) -> np.ndarray:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,24 +12,22 @@ from anndata import AnnData
 from torch import Tensor
 
 from scratio._seed import torch_generator
-from scratio.estimators import (
-    Divergence,
-    log_density,
-    log_ratio_head,
-    log_ratio_naive,
-    log_ratio_ode,
-    rademacher_probes,
-    sample,
+from scratio.estimators import Divergence, log_density, rademacher_probes, sample
+from scratio.model._methods import (
+    BATCH_SIZES,
+    DEFAULT_BATCH_SIZE,
+    Estimate,
+    Estimator,
+    choose,
+    log_ratio_estimator,
+    resolve,
 )
 from scratio.model._schema import ConditionDict, ConditionSchema
 from scratio.module import Condition, FlowNetwork, PotentialNetwork, select_members
 
-METHODS = ("auto", "head", "ode", "naive")
 DIVERGENCES = ("exact", "rademacher")
-DEFAULT_BATCH_SIZE, N_PROBES = 4_096, 4
+N_PROBES = 4
 _PROBES, _SAMPLES = 20, 21
-
-Estimator = Callable[[FlowNetwork, Tensor, dict[str, Condition], Divergence], Tensor]
 
 
 class QueryMixin:
@@ -37,6 +35,7 @@ class QueryMixin:
 
     adata: AnnData | None
     folds: np.ndarray | None
+    training_: dict[str, Any]
     location: np.ndarray
     module: FlowNetwork
     scale: np.ndarray
@@ -75,6 +74,8 @@ class QueryMixin:
         method
             ``"head"``: difference of potentials, one forward pass (``parametrization="potential"``).
             ``"ode"``: Proposition 4.1 of arXiv 2602.24201, one ODE per cell. ``"naive"``: two likelihoods, subtracted.
+            ``"quadrature"``: the proposition along a frozen path, all noise levels in one batch. ``"ito"``: a pathwise
+            identity that needs no divergence and has a Monte-Carlo standard error.
             ``"auto"``: ``"head"`` where there is a potential, else ``"ode"``.
         field
             Simulating field of ``"ode"``: ``"numerator"`` (S1), ``"unconditional"`` (S2), or a condition.
@@ -83,15 +84,18 @@ class QueryMixin:
             layers, else d Jacobian-vector products. ``"rademacher"``: 4 random probes, fixed per cell and shared by
             numerator and denominator.
         n_steps
-            Steps of the fixed-grid Runge-Kutta solver (4 evaluations each), 16 by default.
+            Steps of the fixed-grid Runge-Kutta solver (4 evaluations each), 16 by default; nodes of ``"quadrature"``,
+            20 by default; steps of ``"ito"``, 64 by default.
         return_std
-            Whether to return the standard deviation over the members as well.
+            Whether to return the standard error as well: a delete-a-group jackknife over the members, each of which
+            held out other cells, and the Monte-Carlo error of ``"ito"``. It does not cover what all members get wrong
+            together.
         batch_size
             Cells per batch. Results depend neither on it nor on the order of the cells, beyond rounding.
 
         Returns
         -------
-        Log ratios in nats, shape (n_cells,), float64; with ``return_std`` also their standard deviations.
+        Log ratios in nats, shape (n_cells,), float64; with ``return_std`` also their standard errors.
 
         Raises
         ------
@@ -113,46 +117,16 @@ class QueryMixin:
         >>> forward.dtype
         dtype('float64')
         """
-        _choose("method", method, METHODS)
-        has_potential = self._settings["parametrization"] == "potential"
-        if method == "auto":
-            method = "head" if has_potential else "ode"
-        if method == "head" and not has_potential:
-            raise ValueError("method='head' reads a potential; make the model with parametrization='potential'")
-        conditions: dict[str, Any] = {"numerator": numerator, "denominator": denominator}
-        if method == "head":
-
-            def estimate(network: FlowNetwork, x: Tensor, given: dict[str, Condition], how: Divergence) -> Tensor:
-                return log_ratio_head(cast(PotentialNetwork, network), x, given["numerator"], given["denominator"])
-        elif method == "naive":
-
-            def estimate(network: FlowNetwork, x: Tensor, given: dict[str, Condition], how: Divergence) -> Tensor:
-                return log_ratio_naive(
-                    network, x, given["numerator"], given["denominator"], divergence=how, n_steps=n_steps
-                )
-        else:
-            if isinstance(field, str):
-                _choose("field", field, ("numerator", "unconditional"))
-            if field != "numerator":
-                conditions["field"] = {} if field == "unconditional" else field
-
-            def estimate(network: FlowNetwork, x: Tensor, given: dict[str, Condition], how: Divergence) -> Tensor:
-                return log_ratio_ode(
-                    network,
-                    x,
-                    given["numerator"],
-                    given["denominator"],
-                    field=given.get("field", "numerator"),
-                    divergence=how,
-                    n_steps=n_steps,
-                )
-
-        mean, std = self._evaluate(adata, conditions, estimate, divergence, n_steps, batch_size)
-        if not return_std:
-            return mean
-        if self._settings["n_members"] < 2:
-            raise ValueError("return_std=True needs the spread of an ensemble: make the model with n_members >= 2")
-        return mean, std
+        method = resolve(method, self._settings["parametrization"] == "potential")
+        if return_std and method != "ito" and self._settings["n_members"] < 2:
+            raise ValueError(
+                "return_std=True needs the spread of an ensemble, or method='ito': make the model with n_members >= 2"
+            )
+        estimate, further = log_ratio_estimator(method, field, n_steps)
+        conditions: dict[str, Any] = {"numerator": numerator, "denominator": denominator, **further}
+        size = BATCH_SIZES.get(method) if batch_size is None else batch_size
+        mean, std = self._evaluate(adata, conditions, estimate, divergence, n_steps, size, with_std=return_std)
+        return (mean, std) if return_std else mean
 
     def log_prob(
         self,
@@ -186,8 +160,8 @@ class QueryMixin:
             As in :meth:`log_ratio`.
         """
 
-        def estimate(network: FlowNetwork, x: Tensor, given: dict[str, Condition], how: Divergence) -> Tensor:
-            return log_density(network, x, given["condition"], divergence=how, n_steps=n_steps)
+        def estimate(network, x, given, how, cells) -> Estimate:
+            return log_density(network, x, given["condition"], divergence=how, n_steps=n_steps), None
 
         mean, _ = self._evaluate(adata, {"condition": condition}, estimate, divergence, n_steps, batch_size)
         return mean - np.log(self.scale).sum()
@@ -334,10 +308,12 @@ class QueryMixin:
         divergence: str,
         n_steps: int | None,
         batch_size: int | None,
+        *,
+        with_std: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation over the members of a per-cell quantity."""
+        """Mean over the members of a per-cell quantity and, where asked for, its standard error (else NaN)."""
         self._check_if_trained(warn=False)
-        _choose("divergence", divergence, DIVERGENCES)
+        choose("divergence", divergence, DIVERGENCES)
         for name, number in (("n_steps", n_steps), ("batch_size", batch_size)):
             if number is not None and number < 1:
                 raise ValueError(f"{name} must be at least 1, got {number}")
@@ -348,16 +324,40 @@ class QueryMixin:
         if cells is not self.adata:
             self.schema.check_cells(cells)
         given = {name: self._encode(value, cells, name) for name, value in conditions.items()}
-        mean, std = np.empty(len(x)), np.empty(len(x))
+        mean, std = np.empty(len(x)), np.full(len(x), np.nan)
         for network, rows in self._networks_and_rows(cells is self.adata, len(x), batch_size or DEFAULT_BATCH_SIZE):
             probes = rademacher_probes(x[rows], N_PROBES, _PROBES) if divergence == "rademacher" else None
             batch = torch.from_numpy(x[rows]).to(self._device)
             here = {name: value[rows].to(self._device) for name, value in given.items()}
             with torch.no_grad():
-                members = estimate(network, batch, here, Divergence(probes)).cpu()
-            mean[rows] = members.mean(0).numpy()
-            std[rows] = members.std(0, correction=1).numpy() if len(members) > 1 else np.nan
+                members, noise = estimate(network, batch, here, Divergence(probes), x[rows])
+                if with_std and isinstance(network, PotentialNetwork) and bool((network.factor < 1.0).any()):
+                    # What the held-out cells do not support is left out of the log ratio, not of its error.
+                    spread, noise = estimate(network.unshrunk(), batch, here, Divergence(probes), x[rows])
+                else:
+                    spread = members
+            mean[rows] = members.mean(0).cpu().numpy()
+            if with_std:
+                std[rows] = self._standard_error(spread, noise)
         return mean, std
+
+    def _standard_error(self, members: Tensor, noise: Tensor | None) -> np.ndarray:
+        """Delete-a-group jackknife over the members, plus the Monte-Carlo error of their mean.
+
+        Each member leaves out another share h of the training cells, so that (1 - h) / h times the members' variance
+        estimates the variance of the log ratio over samples of cells; the members' initial weights make it too large
+        rather than too small.
+        """
+        size = len(members)
+        share = self.training_["validation_size"]
+        variance = members.new_zeros(members.shape[1:])
+        if size > 1:
+            variance = variance + (1.0 - share) / share * members.var(0, correction=1)
+        elif noise is None:
+            variance = torch.full_like(variance, torch.nan)
+        if noise is not None:
+            variance = variance + noise.sum(0) / size**2
+        return variance.sqrt().cpu().numpy()
 
     def _networks_and_rows(
         self, training_cells: bool, n: int, batch_size: int
@@ -376,8 +376,3 @@ class QueryMixin:
         for network, rows in groups:
             for start in range(0, len(rows), batch_size):
                 yield network, rows[start : start + batch_size]
-
-
-def _choose(name: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {list(allowed)}, got {value!r}")

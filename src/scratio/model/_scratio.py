@@ -19,7 +19,7 @@ from scratio.model._check import check_categories, check_embedding, check_number
 from scratio.model._query import QueryMixin
 from scratio.model._schema import ConditionSchema
 from scratio.model._training import TrainingMixin
-from scratio.module import FlowNetwork, PaperHeads, PotentialNetwork, ResidualHeads
+from scratio.module import ClosedFormDensities, FlowNetwork, PaperHeads, PotentialNetwork, ResidualHeads
 from scratio.paths import GaussianPath
 from scratio.stats import local_scale
 
@@ -230,6 +230,7 @@ class ScRatio(TrainingMixin, QueryMixin, BaseModelClass):
             "is_trained": self.is_trained_,
             "training": self.training_,
             "history": history,
+            "closed_form": self._closed_form_shape(),
             "cells": None if self.adata is None else _saving.fingerprint(self.adata.obs_names),
         }
         tensors = {f"network.{name}": value for name, value in self.module.state_dict().items()}
@@ -264,7 +265,7 @@ class ScRatio(TrainingMixin, QueryMixin, BaseModelClass):
         model.obsm_key = description["obsm_key"]
         model.location, model.scale = tensors["location"].numpy(), tensors["scale"].numpy()
         model._combinations = (tensors["combinations"], tensors["combination_weights"])
-        model._build()
+        model._build(closed_form=description.get("closed_form"))
         prefix = "network."
         state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
         model.module.load_state_dict(state)
@@ -302,6 +303,10 @@ class ScRatio(TrainingMixin, QueryMixin, BaseModelClass):
             )
         return ((x - self.location) / self.scale).astype(np.float32)
 
+    def _closed_form_shape(self) -> tuple[int, int] | None:
+        closed_form = self.module.closed_form if isinstance(self.module, PotentialNetwork) else None
+        return None if closed_form is None else closed_form.shape
+
     def _schema_from_registry(self) -> tuple[ConditionSchema, str]:
         setup = self.adata_manager.registry["setup_args"]
         categorical = [*setup["condition_keys"], *([setup["sample_key"]] if setup["sample_key"] else [])]
@@ -324,18 +329,26 @@ class ScRatio(TrainingMixin, QueryMixin, BaseModelClass):
         codes, counts = torch.unique(self.schema.own(self.adata).codes, dim=0, return_counts=True)
         return codes, counts / counts.sum()
 
-    def _build(self, random_state: int = 0) -> None:
+    def _build(
+        self, random_state: int = 0, n_networks: int | None = None, closed_form: tuple[int, int] | None = None
+    ) -> None:
+        """Make the untrained networks; ``closed_form`` is the shape of one whose values will be loaded."""
         settings = self._settings
         sizes = {name: settings[name] for name in ("n_hidden", "n_layers") if settings[name] is not None}
         common = {
             "n_features": len(self.location),
             "path": GaussianPath(settings["sigma_min"], settings["sigma"]),
-            "n_members": settings["n_members"] * settings["n_folds"],
+            "n_members": settings["n_members"] * settings["n_folds"] if n_networks is None else n_networks,
             "generator": torch_generator(random_state, _INITIAL_WEIGHTS),
             **sizes,
         }
         if settings["parametrization"] == "potential":
-            self.module = PotentialNetwork(combinations=self._combinations[0], weights=self._combinations[1], **common)
+            combinations, weights = self._combinations
+            self.module = PotentialNetwork(combinations=combinations, weights=weights, **common)
+            if closed_form is not None:
+                self.module.closed_form = ClosedFormDensities(
+                    self.module.n_members, len(combinations), *closed_form, len(self.location)
+                )
         else:
             keys = {
                 "n_categories": self.schema.n_categories,

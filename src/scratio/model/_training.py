@@ -3,21 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 import torch
 from anndata import AnnData
 
 from scratio._seed import child_seed
 from scratio.model._schema import ConditionSchema
-from scratio.module import FlowNetwork
-from scratio.stats import split_rows, stratified_folds
-from scratio.train import CellDataModule, MemberSplit, TrainConfig, fit
-from scratio.train._config import default_max_steps, default_precision, defaults_for
+from scratio.model._selection import NONE, Configuration, choose_group, rank_closed_forms, set_closed_form, shrink
+from scratio.module import Condition, FlowNetwork, PotentialNetwork, select_members
+from scratio.stats import disjoint_parts, stratified_folds
+from scratio.train import CellDataModule, MemberSplit, TrainConfig, TrainResult, fit
+from scratio.train._config import default_precision, defaults_for
 
 _FOLDS, _VALIDATION = 11, 12
+
+PILOT_STEPS = 800
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all parts of one training have in common."""
+
+    x: torch.Tensor
+    condition: Condition
+    validation_size: float
+    settings: TrainConfig
+    trainer: dict[str, Any]
+
+
+@dataclass
+class Trained:
+    """Outcome of one fit, and the members that were kept of it."""
+
+    result: TrainResult
+    data: CellDataModule
+    folds: np.ndarray | None
+    members: list[int]
 
 
 class TrainingMixin:
@@ -29,7 +55,7 @@ class TrainingMixin:
     schema: ConditionSchema
     _settings: dict[str, Any]
     embedding: Callable[[AnnData], np.ndarray]
-    _build: Callable[[int], None]
+    _build: Callable[..., None]
 
     def train(
         self,
@@ -41,7 +67,7 @@ class TrainingMixin:
         early_stopping: bool = True,
         random_state: int = 0,
         *,
-        validation_size: float = 0.15,
+        validation_size: float = 0.2,
         patience: int = 6,
         precision: str | None = None,
         num_nodes: int = 1,
@@ -52,27 +78,31 @@ class TrainingMixin:
     ) -> None:
         """Train all members and folds together.
 
-        Minimises the flow-matching loss with AdamW (linear warm-up, cosine decay, gradients clipped per member) and an
-        exponential moving average of the weights. The averaged weights are validated on each member's held-out cells,
-        with fixed noise, and each fold keeps those at its own lowest loss; the untrained network is a candidate too.
+        Minimises the flow-matching loss with AdamW (linear warm-up, gradients clipped per member) and an exponential
+        moving average of the weights. The averaged weights are validated on each member's held-out cells, with fixed
+        noise. Held-out cells decide which closed form the potential starts from and how strong the weight decay is
+        (once for a data set, in a shorter training beforehand where there are folds), and, for each fold on its own, at
+        which step training ends (the untrained network is a candidate too) and by how much the potential is shrunk.
 
         Parameters
         ----------
         max_steps
-            Number of steps; by default 50 passes over the cells, at least 3,000 and at most 20,000.
+            Number of steps. By default 100 passes over the cells for the potential, at least 1,250 and at most 5,000,
+            and 50 passes for the vector heads, at least 3,000 and at most 20,000.
         batch_size
             Cells per step, member and process.
         accelerator, devices, strategy, num_nodes, precision
             For :class:`lightning.pytorch.Trainer`. By default the potential trains with matrix products in bfloat16
             (``"bf16-mixed"``) where the processor has them, the vector heads in ``"32-true"``.
         early_stopping
-            Whether to stop after ``patience`` validations without improvement, and to keep the best weights.
+            Whether to stop where nothing is left to gain, to keep the best weights, and to shrink the potential.
         random_state
             Seed of the weights, folds, batches and noise. Global generators are neither read nor changed.
         validation_size
-            Share of a member's training cells held out for validation.
+            Share of the training cells that each member holds out for validation; every member holds out others.
         patience
-            Validation intervals without improvement before training stops; it also goes on to 1.5 times the best step.
+            Validation intervals without improvement before training stops, if the held-out loss has risen by more than
+            noise; it also goes on to 1.5 times the best step.
         progress_bar
             Whether to show a bar with loss and remaining time.
         checkpoint_dir
@@ -81,7 +111,8 @@ class TrainingMixin:
             Continue from the checkpoint in ``checkpoint_dir``, if there is one.
         **config
             Further fields of ``scratio.train.TrainConfig``: ``learning_rate``, ``weight_decay``, ``warmup_steps``,
-            ``cosine_decay``, ``gradient_clip``, ``ema_decay``, ``validate_every``, ``n_validation``.
+            ``cosine_decay``, ``gradient_clip``, ``ema_decay``, ``validate_every``, ``n_validation``. Of several values
+            of ``weight_decay``, a tuple, the held-out loss chooses.
 
         Raises
         ------
@@ -96,52 +127,121 @@ class TrainingMixin:
             raise ValueError(f"validation_size must lie between 0 and 1, got {validation_size}")
         if resume and checkpoint_dir is None:
             raise ValueError("resume=True needs checkpoint_dir, the folder of the checkpoint")
-        x, condition = torch.from_numpy(self.embedding(self.adata)), self.schema.own(self.adata)
-        folds, splits = self._split(condition.codes.numpy(), validation_size, random_state)
-        self._build(random_state)
-        n_train = min(len(split.train) for split in splits)
+        n_folds = self._settings["n_folds"]
+        n_train = int(self.adata.n_obs * (1.0 - validation_size) * (1.0 - 1.0 / n_folds if n_folds > 1 else 1.0))
         settings = TrainConfig(
             **{
-                "max_steps": default_max_steps(n_train, batch_size) if max_steps is None else max_steps,
+                **defaults_for(self._settings["parametrization"], self._settings["block"], max(n_train, 1), batch_size),
                 "batch_size": batch_size,
                 "early_stopping": early_stopping,
                 "patience": patience,
                 "random_state": random_state,
                 "ensemble_size": self._settings["n_members"],
-                **defaults_for(self.module, n_train),
+                **({} if max_steps is None else {"max_steps": max_steps}),
                 **config,
             }
         )
-        result = fit(
-            self.module,
-            CellDataModule(x, condition, splits, settings, self.module.validation_has_noise),
-            settings,
-            checkpoint_dir=checkpoint_dir,
-            resume=resume,
-            progress_bar=progress_bar,
-            accelerator=accelerator,
-            devices=devices,
-            strategy=strategy,
-            num_nodes=num_nodes,
-            precision=precision or default_precision(self.module),
-        )
-        self.folds = folds
-        self.history_ = {"train_loss": result.train_loss, "validation_loss": result.validation_loss}
+        trainer = {
+            "checkpoint_dir": checkpoint_dir,
+            "resume": resume,
+            "progress_bar": progress_bar,
+            "accelerator": accelerator,
+            "devices": devices,
+            "strategy": strategy,
+            "num_nodes": num_nodes,
+            "precision": precision or default_precision(self._settings["parametrization"]),
+        }
+        run = Run(*self._cells(), validation_size, settings, trainer)
+        candidates, evidence = self._candidates(run)
+        if n_folds > 1 and len(candidates) > 1:
+            candidates, evidence["configuration"] = self._pilot(run, candidates)
+        trained = self._fit(run, candidates, n_folds)
+        if len(candidates) > 1:
+            candidates, evidence["configuration"] = self._keep_best(trained, candidates, settings.ensemble_size)
+        if isinstance(self.module, PotentialNetwork) and early_stopping:
+            evidence["shrinkage"] = shrink(self.module, trained.data, settings, trained.members)
+        self._record(run, trained, candidates[0], evidence)
+
+    def _cells(self) -> tuple[torch.Tensor, Condition]:
+        return torch.from_numpy(self.embedding(self.adata)), self.schema.own(self.adata)
+
+    def _candidates(self, run: Run) -> tuple[list[Configuration], dict[str, Any]]:
+        """Configurations to choose from; without early stopping nothing is chosen."""
+        decays = run.settings.weight_decays
+        if self._settings["parametrization"] != "potential" or not run.settings.early_stopping:
+            return [Configuration(NONE, decay) for decay in decays[: None if run.settings.early_stopping else 1]], {}
+        single = replace(run.settings, weight_decay=decays[0])
+        self._build(run.settings.random_state, n_networks=single.ensemble_size)
+        data = CellDataModule(run.x, run.condition, self._split(run, 1, 1)[1], single)
+        name, losses = rank_closed_forms(cast(PotentialNetwork, self.module), data, single)
+        candidates = [Configuration(NONE, decay) for decay in decays]
+        if name != NONE:
+            candidates.append(Configuration(name, decays[0]))
+        return candidates, {"closed_form": losses}
+
+    def _pilot(self, run: Run, candidates: list[Configuration]) -> tuple[list[Configuration], dict[str, Any]]:
+        """Choose the configuration once for all folds, by a shorter training without folds.
+
+        One of a few names is all that the folds learn from each other; the weights, the step and the shrinkage are
+        each fold's own.
+        """
+        steps = max(run.settings.max_steps // 2, min(run.settings.max_steps, PILOT_STEPS))
+        folder = run.trainer["checkpoint_dir"]
+        trainer = {
+            **run.trainer,
+            "checkpoint_dir": None if folder is None else Path(folder) / "pilot",
+            "description": "choosing the configuration",
+        }
+        pilot = replace(run, settings=replace(run.settings, max_steps=steps), trainer=trainer)
+        return self._keep_best(self._fit(pilot, candidates, 1), candidates, run.settings.ensemble_size)
+
+    def _fit(self, run: Run, candidates: list[Configuration], n_folds: int) -> Trained:
+        """Train the members of all folds and candidates together."""
+        settings = replace(run.settings, weight_decay=tuple(c.weight_decay for c in candidates))
+        folds, splits = self._split(run, n_folds, len(candidates))
+        self._build(settings.random_state, n_networks=len(splits))
+        data = CellDataModule(run.x, run.condition, splits, settings)
+        if isinstance(self.module, PotentialNetwork):
+            set_closed_form(self.module, [c.closed_form for c in candidates], data, settings)
+        result = fit(self.module, data, settings, **run.trainer)
+        return Trained(result, data, folds, list(range(len(splits))))
+
+    def _keep_best(
+        self, trained: Trained, candidates: list[Configuration], size: int
+    ) -> tuple[list[Configuration], dict[str, Any]]:
+        """Drop all members but those of the configuration with the lowest held-out loss."""
+        best, losses = choose_group(trained.result, [c.closed_form for c in candidates])
+        trained.members = list(range(best * size, (best + 1) * size))
+        self.module = select_members(self.module, trained.members)
+        names = [f"{c.closed_form}, weight decay {c.weight_decay:.3g}" for c in candidates]
+        return [candidates[best]], {"chosen": names[best], "held_out_loss": dict(zip(names, losses, strict=True))}
+
+    def _record(self, run: Run, trained: Trained, configuration: Configuration, evidence: dict[str, Any]) -> None:
+        result, settings = trained.result, run.settings
+        size = settings.ensemble_size
+        self.folds = trained.folds
+        self.history_ = {
+            "train_loss": _columns(result.train_loss, trained.members),
+            "validation_loss": _columns(result.validation_loss, trained.members),
+        }
         self.training_ = {
-            "random_state": random_state,
+            "random_state": settings.random_state,
             "max_steps": settings.max_steps,
+            "validation_size": run.validation_size,
             "steps": int(result.train_loss.index[-1]),
-            "best_step": result.best_step,
+            "best_step": [result.best_step[m // size] for m in trained.members[::size]],
+            "closed_form": configuration.closed_form,
+            "weight_decay": configuration.weight_decay,
+            "evidence": evidence,
         }
         self.is_trained_ = True
-        self.train_indices_, self.validation_indices_ = splits[0].train, splits[0].validation
+        split = trained.data.splits[trained.members[0]]
+        self.train_indices_, self.validation_indices_ = split.train, split.validation
 
-    def _split(
-        self, codes: np.ndarray, validation_size: float, random_state: int
-    ) -> tuple[np.ndarray | None, list[MemberSplit]]:
-        """Fold of every cell (None without folds) and the rows of every member; members of a fold follow each other."""
-        n_folds, n_members = self._settings["n_folds"], self._settings["n_members"]
-        n = len(codes)
+    def _split(self, run: Run, n_folds: int, n_candidates: int) -> tuple[np.ndarray | None, list[MemberSplit]]:
+        """Fold of every cell (None without folds) and the rows of every member: by fold, candidate and member."""
+        n_members, seed = run.settings.ensemble_size, run.settings.random_state
+        codes, n = run.condition.codes.numpy(), len(run.x)
         if n < 2 * n_folds or n < 10:
             raise ValueError(
                 f"{n} cells are too few for n_folds={n_folds} folds; at least {max(2 * n_folds, 10)} needed"
@@ -149,11 +249,19 @@ class TrainingMixin:
         folds = None
         if n_folds > 1:
             strata = np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1)
-            folds = stratified_folds(strata, n_folds, np.random.default_rng(child_seed(random_state, _FOLDS)))
+            folds = stratified_folds(strata, n_folds, np.random.default_rng(child_seed(seed, _FOLDS)))
         splits = []
         for fold in range(n_folds):
             rows = np.arange(n) if folds is None else np.flatnonzero(folds != fold)
-            # The members of a fold hold out the same cells, so that their average can be validated.
-            rng = np.random.default_rng(child_seed(random_state, _VALIDATION, fold))
-            splits += [MemberSplit(*split_rows(rows, validation_size, rng))] * n_members
+            rng = np.random.default_rng(child_seed(seed, _VALIDATION, fold))
+            # Every member holds out other cells, so that the members of a fold are judged by many.
+            held_out = disjoint_parts(rows, run.validation_size, n_members, rng)
+            splits += [MemberSplit(np.setdiff1d(rows, part), part) for part in held_out] * n_candidates
         return folds, splits
+
+
+def _columns(losses: pd.DataFrame, members: list[int]) -> pd.DataFrame:
+    """History of the members that were kept."""
+    kept = losses.iloc[:, members]
+    kept.columns = [f"member_{m}" for m in range(len(members))]
+    return kept

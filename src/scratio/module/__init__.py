@@ -1,6 +1,7 @@
 """Networks: conditions in, velocity, score and denoiser out (torch only)."""
 
 from scratio.module._base import Flow, FlowNetwork, FlowWithDivergence, forward_mode_divergence
+from scratio.module._closed_form import ClosedFormDensities
 from scratio.module._condition import MARGINAL, Condition
 from scratio.module._heads import PaperHeads, ResidualHeads
 from scratio.module._layers import select_members
@@ -8,6 +9,7 @@ from scratio.module._potential import PotentialNetwork
 
 __all__ = [
     "MARGINAL",
+    "ClosedFormDensities",
     "Condition",
     "Flow",
     "FlowNetwork",

@@ -38,6 +38,8 @@ class FlowNetwork(nn.Module, ABC):
     path: GaussianPath
     n_members: int
     n_features: int
+    prefers_untrained = False
+    """Whether the untrained network is the simplest answer, to be kept unless held-out cells speak against it."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -56,23 +58,26 @@ class FlowNetwork(nn.Module, ABC):
     def loss(self, x1: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
         """Training loss of each member, shape (n_members,); all noise comes from ``generator``."""
 
-    @property
-    def validation_has_noise(self) -> bool:
-        """Whether :meth:`validation_loss` draws noise, so that few cells are worth repeating."""
-        return True
-
     def is_validated(self, parameter: str) -> bool:
         """Whether :meth:`validation_loss` depends on a parameter, so that its best step is known."""
         return True
 
-    def validation_loss(
-        self, x1: Tensor, condition: Condition, generator: torch.Generator, ensemble_size: int = 1
-    ) -> Tensor:
-        """Held-out criterion that decides when training stops, one value per member or ensemble.
+    def close(self) -> bool:
+        """Train no further what :meth:`validation_loss` judges; whether anything else is left to train."""
+        return False
 
-        Consecutive ``ensemble_size`` members are averaged when they are used; they hold out the same cells.
+    def discard(self, members: slice) -> bool:
+        """Undo the training of members; False where the network cannot, so that initial weights have to be restored."""
+        return False
+
+    @abstractmethod
+    def validation_loss(
+        self, x1: Tensor, condition: Condition, generator: torch.Generator, n_draws: int | None = None
+    ) -> Tensor:
+        """Held-out criterion of every cell that decides when training stops, shape (n_members, n).
+
+        Members whose numbers are equal modulo ``n_draws`` get the same noise, so that they can be compared.
         """
-        return self.loss(x1, condition, generator)
 
     def velocity(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         r"""Velocity :math:`u(x, t, c)` of the paper's path, shape (n_members, n, d)."""
@@ -92,6 +97,29 @@ class FlowNetwork(nn.Module, ABC):
         r"""Posterior mean :math:`E[x_1 | x_t = x, c]`, shape (n_members, n, d)."""
         t = self.path.clamp(t)
         return self.path.denoiser_from_velocity(x, t, self.velocity(x, t, condition))
+
+
+@dataclass(frozen=True)
+class Noised:
+    """Cells with noise: the state z, its coordinate q, and the target of the preconditioned denoiser's output."""
+
+    z: Tensor
+    q: Tensor
+    target: Tensor
+
+
+def add_noise(x1: Tensor, path: GaussianPath, generator: torch.Generator, n_draws: int | None = None) -> Noised:
+    """Put cells (n_members, n, d) at coordinates that are uniform on the path.
+
+    Members whose numbers are equal modulo ``n_draws`` get the same noise; by default each gets its own.
+    """
+    n_members, n, d = x1.shape
+    n_draws = n_members if n_draws is None else n_draws
+    x0 = torch.randn((n_draws, n, d), generator=generator, device=x1.device)
+    q = path.q_end * stratified_uniform(n_draws, n, generator, x1.device)
+    x0, q = (draw.repeat(n_members // n_draws, 1, 1) for draw in (x0, q))
+    tanh, sech = torch.tanh(q), 1.0 / torch.cosh(q)
+    return Noised(tanh * x1 + sech * x0, q, sech * x1 - tanh * x0)
 
 
 def stratified_uniform(n_members: int, n: int, generator: torch.Generator, device: torch.device) -> Tensor:

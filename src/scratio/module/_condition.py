@@ -36,6 +36,12 @@ class Condition:
             return self
         return Condition(self.codes[..., rows, :], self.values[..., rows, :])
 
+    def repeat(self, n_times: int) -> Condition:
+        """Every cell ``n_times`` in a row; a condition shared by all cells is returned as it is."""
+        if len(self) == 1:
+            return self
+        return Condition(self.codes.repeat_interleave(n_times, dim=-2), self.values.repeat_interleave(n_times, dim=-2))
+
     def to(self, device: torch.device | str) -> Condition:
         """Copy on another device."""
         return Condition(self.codes.to(device), self.values.to(device))

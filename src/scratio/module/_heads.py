@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from scratio.module._base import Flow, FlowNetwork, FlowWithDivergence, forward_mode_divergence, stratified_uniform
+from scratio.module._base import Flow, FlowNetwork, FlowWithDivergence, add_noise, forward_mode_divergence
 from scratio.module._condition import Condition
 from scratio.module._embedding import CoordinateEmbedding
 from scratio.module._encoders import EmbeddingEncoder, PaperEncoder
@@ -105,15 +105,17 @@ class ResidualHeads(FlowNetwork):
 
     def loss(self, x1: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
         """Denoising loss of each member, in units of the target's variance."""
-        n_members, n, _ = x1.shape
-        x0 = torch.randn(x1.shape, generator=generator, device=x1.device)
-        q = self.path.q_end * stratified_uniform(n_members, n, generator, x1.device)
-        tanh, sech = torch.tanh(q), 1.0 / torch.cosh(q)
+        return self.validation_loss(x1, condition, generator).mean(1)
+
+    def validation_loss(
+        self, x1: Tensor, condition: Condition, generator: torch.Generator, n_draws: int | None = None
+    ) -> Tensor:
+        """The same of every cell."""
+        noised = add_noise(x1, self.path, generator, n_draws)
         if self.training:
             condition = condition.drop(self.condition_dropout, generator)
-        embedding = self._embed(q, condition)
-        z, target = tanh * x1 + sech * x0, sech * x1 - tanh * x0
-        return sum(((net(z, embedding) - target) ** 2).mean((1, 2)) for net in self.nets)
+        embedding = self._embed(noised.q, condition)
+        return torch.stack([((net(noised.z, embedding) - noised.target) ** 2).mean(-1) for net in self.nets]).sum(0)
 
     def _embed(self, q: Tensor, condition: Condition) -> Tensor:
         return self.embedding(q, self.encoder(condition.stack(self.n_members)))
@@ -184,14 +186,23 @@ class PaperHeads(FlowNetwork):
 
     def loss(self, x1: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
         """Sum of the paper's velocity and score losses, per member."""
-        x0 = torch.randn(x1.shape, generator=generator, device=x1.device)
-        t = torch.rand((*x1.shape[:2], 1), generator=generator, device=x1.device)
+        return self.validation_loss(x1, condition, generator).mean(1)
+
+    def validation_loss(
+        self, x1: Tensor, condition: Condition, generator: torch.Generator, n_draws: int | None = None
+    ) -> Tensor:
+        """The same of every cell."""
+        n_members, n, d = x1.shape
+        n_draws = n_members if n_draws is None else n_draws
+        x0 = torch.randn((n_draws, n, d), generator=generator, device=x1.device)
+        t = torch.rand((n_draws, n, 1), generator=generator, device=x1.device)
+        x0, t = (draw.repeat(n_members // n_draws, 1, 1) for draw in (x0, t))
         x, target = t * x1 + self.path.lambda_(t) * x0, x1 + self.path.lambda_prime(t) * x0
         if self.training:
             condition = condition.drop(self.condition_dropout, generator)
         velocity, score = self._heads(x, t, condition)
-        velocity_loss = ((velocity - target) ** 2).mean((1, 2))
-        score_loss = ((self.path.score_weight(t) * score - (t * target - x)) ** 2).mean((1, 2))
+        velocity_loss = ((velocity - target) ** 2).mean(-1)
+        score_loss = ((self.path.score_weight(t) * score - (t * target - x)) ** 2).mean(-1)
         return velocity_loss + score_loss
 
     def _heads(self, x: Tensor, t: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:

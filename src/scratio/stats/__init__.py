@@ -1,7 +1,27 @@
-"""Statistics on arrays: cross-fitting folds and support."""
+"""Statistics on arrays: cross-fitting folds, closed-form densities, shrinkage, scaling and support."""
 
-from scratio.stats._folds import split_rows, stratified_folds
+from scratio.stats._folds import disjoint_parts, stratified_folds
+from scratio.stats._mixtures import (
+    ConditionMixture,
+    class_gaussian,
+    common_responsibility,
+    shared_gaussian,
+    shared_mixture,
+)
 from scratio.stats._scaling import local_scale
+from scratio.stats._shrinkage import Shrinkage, held_out_shrinkage
 from scratio.stats._support import overlap_support
 
-__all__ = ["local_scale", "overlap_support", "split_rows", "stratified_folds"]
+__all__ = [
+    "ConditionMixture",
+    "Shrinkage",
+    "class_gaussian",
+    "common_responsibility",
+    "disjoint_parts",
+    "held_out_shrinkage",
+    "local_scale",
+    "overlap_support",
+    "shared_gaussian",
+    "shared_mixture",
+    "stratified_folds",
+]

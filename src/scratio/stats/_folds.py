@@ -27,8 +27,8 @@ def stratified_folds(strata: np.ndarray, n_folds: int, rng: np.random.Generator)
     return folds
 
 
-def split_rows(rows: np.ndarray, fraction: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Random split of rows into (rest, held out), both sorted; ``fraction`` is held out."""
+def disjoint_parts(rows: np.ndarray, fraction: float, n_parts: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Random parts of rows, each a ``fraction`` of them, sorted; they overlap only where they would not all fit."""
     order = rng.permutation(rows)
-    n_held_out = round(fraction * len(rows))
-    return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
+    size = max(round(fraction * len(rows)), 1)
+    return [np.sort(np.resize(np.roll(order, -part * size), size)) for part in range(n_parts)]

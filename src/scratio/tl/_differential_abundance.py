@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from scratio.model import OWN, ScRatio
 from scratio.model._check import check_embedding, check_groups
-from scratio.model._query import METHODS
+from scratio.model._methods import METHODS
 from scratio.stats import overlap_support
 from scratio.tl._write import RESULT_MARK, check_key_added, history_tables, storable, versions
 
@@ -74,7 +74,8 @@ def differential_abundance(
     ``obs[key_added + "_log_ratio"]``
         Out-of-fold log ratio in nats; NaN for cells of neither category.
     ``obs[key_added + "_std"]``
-        Standard deviation of the log ratio over the networks that scored the cell; NaN for a single network.
+        Standard error of the log ratio in nats, from the spread of the networks that scored the cell (see
+        :meth:`scratio.model.ScRatio.log_ratio`); NaN for a single network.
     ``obs[key_added + "_support"]``
         False where the cell is atypical of the treatment's or of the reference's cells, so that its log ratio is an
         extrapolation, and for cells of neither category.
@@ -89,7 +90,8 @@ def differential_abundance(
         If the embedding is sparse or not numeric, or ``covariate_keys`` is a string.
     ValueError
         If a category is absent or has fewer cells than folds, treatment and reference are the same, the embedding is
-        not finite, a label of a covariate is missing, or a column that would be overwritten is not scratio's.
+        not finite, a label of a covariate is missing, ``model_kwargs`` holds ``n_folds``, or a column that would be
+        overwritten is not scratio's.
 
     Examples
     --------
@@ -106,6 +108,8 @@ def differential_abundance(
         raise TypeError(f"covariate_keys must be a list of keys, got the string {covariate_keys!r}")
     if method not in METHODS:
         raise ValueError(f"method must be one of {list(METHODS)}, got {method!r}")
+    if "n_folds" in (model_kwargs or {}):
+        raise ValueError("model_kwargs holds 'n_folds'; pass n_folds to differential_abundance itself")
     columns = {name: f"{key_added}_{name}" for name in ("log_ratio", "std", "support")}
     used = _cells(adata, condition_key, treatment, reference, use_rep, list(covariate_keys), sample_key, n_folds)
     check_key_added(adata, key_added, list(columns.values()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,48 +14,76 @@ from tqdm.auto import tqdm
 from scratio.module import FlowNetwork
 from scratio.train._config import TrainConfig
 
-_STATE = ("best_loss", "best_step", "is_closed", "best_weights", "steps", "train_loss", "validation_loss")
+SIGNIFICANT = 2.0
+"""Standard errors by which the loss must have risen before a training is given up."""
+
+_STATE = ("history", "initial", "best", "chosen", "is_closed")
+
+
+@dataclass
+class Candidate:
+    """Weights of all groups at a step of their own, with the losses of their held-out cells."""
+
+    steps: list[int]
+    losses: Tensor  # (n_groups, n_held_out cells of the group)
+    weights: dict[str, Tensor]
+
+    def update(self, group: int, size: int, step: int, losses: Tensor, parameters: dict[str, Tensor]) -> None:
+        """Replace a group's weights by the current ones."""
+        self.steps[group], self.losses[group] = step, losses
+        rows = slice(group * size, (group + 1) * size)
+        for name, kept in self.weights.items():
+            # A resumed run's copies may lie on another device.
+            kept[rows] = parameters[name].detach()[rows].to(kept.device)
 
 
 class BestWeights(pl.Callback):
-    """Keep each ensemble's averaged weights at the step of its lowest held-out loss; stop when none falls any more.
+    """Choose each group's step by its held-out cells; stop when no group has anything left to gain.
 
-    Every ensemble (the members of a fold) chooses by its own held-out cells alone, and is closed once its own patience
-    has run out. Other folds hold out cells that it will score, so a step in common would let a cell's own label have a
-    say in its score. Step 0, the untrained network, is a candidate: where no step improves on it, the data hold no
-    evidence of an effect.
+    A group is the members of one fold with one strength of weight decay. Every member holds out other cells, so that a
+    group's criterion is a mean over many of them; other folds hold out cells that the group will score, so a choice in
+    common would let a cell's own label have a say in its score. Differences between steps are paired by cell and have a
+    standard error. Kept is the latest step that is not worse than the best by more than one: the criterion has many
+    noisy minima, and the later of two equal steps is averaged over more of the training. The untrained network is kept
+    where no step is better; where it says that there is no effect, also where none is better by more than a standard
+    error: the data then hold no evidence of one.
 
     Parameters
     ----------
     patience
-        Validation intervals without an improvement before training stops; it also goes on to 1.5 times the best step,
-        since a long training has longer plateaus.
+        Validation intervals without an improvement before a group is given up, if its loss has risen significantly; it
+        also goes on to 1.5 times the best step, since a long training has longer plateaus.
     early_stopping
-        Whether to stop and to restore the best weights; otherwise the last averaged weights are kept.
+        Whether to stop and to choose; otherwise the last averaged weights are kept.
     """
 
     def __init__(self, patience: int, early_stopping: bool) -> None:
         super().__init__()
         self.patience, self.early_stopping = patience, early_stopping
-        self.best_loss: list[float] = []
-        self.best_step: list[int] = []
+        self.history: dict[str, list] = {"steps": [], "train": [], "validation": []}
+        self.initial: Candidate | None = None
+        self.best: Candidate | None = None
+        self.chosen: Candidate | None = None
         self.is_closed: list[bool] = []
-        self.best_weights: dict[str, Tensor] = {}
-        self.steps: list[int] = []
-        self.train_loss: list[list[float]] = []
-        self.validation_loss: list[list[float]] = []
 
     def on_train_start(self, trainer: pl.Trainer, plan: Any) -> None:
         """Validate the untrained network."""
         if trainer.global_step == 0:
             plan.eval()
+            batches = trainer.datamodule.val_dataloader()
             with torch.no_grad():
-                for index, batch in enumerate(trainer.datamodule.val_dataloader()):
+                for index, batch in enumerate(batches):
                     plan.validation_step(plan.transfer_batch_to_device(batch, plan.device, 0), index)
-            loss = torch.stack(plan.validation_losses).mean(0)
-            plan.validation_losses.clear()
             plan.train()
-            self._compare(plan.averaged, loss, 0, plan.config)
+            losses = self._grouped(plan.take_validation_losses(batches.n_cells), plan.config)
+            weights = {name: p.detach().clone() for name, p in plan.averaged.named_parameters()}
+            self.initial, self.best, self.chosen = (
+                Candidate([0] * len(losses), losses.clone(), {name: w.clone() for name, w in weights.items()})
+                for _ in range(3)
+            )
+            self.is_closed = [False] * len(losses)
+        elif self.early_stopping and all(self.is_closed):
+            plan.network.close()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, plan: Any) -> None:
         """Record the losses since the last validation and compare with the best."""
@@ -61,75 +91,107 @@ class BestWeights(pl.Callback):
             # A resumed run closes the epoch of its checkpoint once more, without a batch.
             return
         train = torch.stack(plan.train_losses).mean(0)
-        validation = torch.stack(plan.validation_losses).mean(0)
         plan.train_losses.clear()
-        plan.validation_losses.clear()
+        validation = plan.take_validation_losses(trainer.datamodule.n_validation_cells)
         if not (torch.isfinite(train).all() and torch.isfinite(validation).all()):
             raise FloatingPointError(
                 f"training diverged before step {trainer.global_step}: the loss is not finite. Lower learning_rate, or "
                 "look for extreme values in the embedding."
             )
-        self.steps.append(trainer.global_step)
-        self.train_loss.append(train.tolist())
-        self.validation_loss.append(validation.tolist())
-        self._compare(plan.averaged, validation, trainer.global_step, plan.config)
-        if self.early_stopping and all(self.is_closed):
+        self.history["steps"].append(trainer.global_step)
+        self.history["train"].append(train.tolist())
+        self.history["validation"].append(validation.mean(1).tolist())
+        self._compare(plan, self._grouped(validation, plan.config), trainer.global_step)
+        if self.early_stopping and all(self.is_closed) and not plan.network.close():
             trainer.should_stop = True
 
-    def restore(self, network: FlowNetwork, averaged: torch.nn.Module) -> None:
+    def selection(self, prefers_untrained: bool) -> Candidate:
+        """Steps that the groups keep, and their losses there; the weights are those of the best trained steps."""
+        initial, chosen = self._candidate(self.initial), self._candidate(self.chosen)
+        steps, losses = list(chosen.steps), chosen.losses.clone()
+        for group in range(len(steps)):
+            gain, error = paired_difference(initial.losses[group], chosen.losses[group])
+            if gain <= (error if prefers_untrained else 0.0):
+                steps[group], losses[group] = 0, initial.losses[group]
+        return Candidate(steps, losses, chosen.weights)
+
+    def restore(self, network: FlowNetwork, averaged: torch.nn.Module) -> Candidate | None:
         """Write the chosen weights into the network; what the criterion does not judge keeps its last average."""
         last = dict(averaged.named_parameters())
+        selection = self.selection(network.prefers_untrained) if self.early_stopping else None
         with torch.no_grad():
             for name, parameter in network.named_parameters():
-                selected = self.early_stopping and network.is_validated(name)
-                parameter.copy_(self.best_weights[name] if selected else last[name])
+                judged = selection is not None and network.is_validated(name)
+                parameter.copy_(selection.weights[name] if judged and selection is not None else last[name])
+            if selection is not None:
+                self._discard(network, selection)
+        return selection
+
+    def _discard(self, network: FlowNetwork, selection: Candidate) -> None:
+        """Undo the training of the groups that keep step 0."""
+        initial = self._candidate(self.initial)
+        size = network.n_members // len(selection.steps)
+        for group in (g for g, step in enumerate(selection.steps) if step == 0):
+            rows = slice(group * size, (group + 1) * size)
+            if not network.discard(rows):
+                for name, parameter in network.named_parameters():
+                    parameter[rows] = initial.weights[name][rows].to(parameter.device)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain tensors and numbers, for a checkpoint."""
-        return {name: getattr(self, name) for name in _STATE}
+        state = {name: getattr(self, name) for name in _STATE}
+        return {name: vars(value) if isinstance(value, Candidate) else value for name, value in state.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up where a checkpoint ended."""
         for name in _STATE:
-            setattr(self, name, state_dict[name])
+            value = state_dict[name]
+            setattr(self, name, Candidate(**value) if name in {"initial", "best", "chosen"} else value)
 
-    def _is_closed(self, ensemble: int, step: int, validate_every: int) -> bool:
-        best = self.best_step[ensemble]
-        return step - best >= max(self.patience * validate_every, best // 2)
+    @staticmethod
+    def _candidate(candidate: Candidate | None) -> Candidate:
+        if candidate is None:
+            raise RuntimeError("training has not started")
+        return candidate
 
-    def _compare(self, averaged: torch.nn.Module, losses: Tensor, step: int, config: TrainConfig) -> None:
-        """``losses`` has one value per ensemble, or one per member, whose mean over the ensemble counts."""
-        parameters, size = dict(averaged.named_parameters()), config.ensemble_size
-        n_ensembles = len(next(iter(parameters.values()))) // size
-        means = losses.double().reshape(n_ensembles, -1).mean(1).tolist()
-        if not self.best_loss:
-            self.best_loss, self.best_step = [float("inf")] * n_ensembles, [0] * n_ensembles
-            self.is_closed = [False] * n_ensembles
-            self.best_weights = {name: p.detach().clone() for name, p in parameters.items()}
-        for ensemble, loss in enumerate(means):
-            if self.is_closed[ensemble]:
+    @staticmethod
+    def _grouped(losses: Tensor, config: TrainConfig) -> Tensor:
+        """Held-out cells of all members of a group in one row."""
+        return losses.cpu().reshape(len(losses) // config.ensemble_size, -1)
+
+    def _compare(self, plan: Any, losses: Tensor, step: int) -> None:
+        parameters, size = dict(plan.averaged.named_parameters()), plan.config.ensemble_size
+        best, chosen = self._candidate(self.best), self._candidate(self.chosen)
+        for group, current in enumerate(losses):
+            if self.is_closed[group]:
                 continue
-            if loss < self.best_loss[ensemble]:
-                self.best_loss[ensemble], self.best_step[ensemble] = loss, step
-                rows = slice(ensemble * size, (ensemble + 1) * size)
-                for name, parameter in parameters.items():
-                    # A resumed run's copies may lie on another device.
-                    self.best_weights[name][rows] = parameter.detach()[rows].to(self.best_weights[name].device)
-            self.is_closed[ensemble] = self._is_closed(ensemble, step, config.validate_every)
+            excess, error = paired_difference(current, best.losses[group])
+            if excess < 0:
+                best.update(group, size, step, current, parameters)
+            if excess <= error:
+                chosen.update(group, size, step, current, parameters)
+            waited = step - best.steps[group] >= max(self.patience * plan.config.validate_every, best.steps[group] // 2)
+            self.is_closed[group] = bool(waited and excess > SIGNIFICANT * error)
+
+
+def paired_difference(losses: Tensor, reference: Tensor) -> tuple[float, float]:
+    """Mean difference of two losses of the same cells, and its standard error."""
+    difference = losses - reference
+    return float(difference.mean()), float(difference.std() / math.sqrt(len(difference)))
 
 
 class StepProgressBar(pl.Callback):
     """One bar over all training steps, with the loss and the remaining time."""
 
-    def __init__(self, max_steps: int, best: BestWeights) -> None:
+    def __init__(self, max_steps: int, best: BestWeights, description: str) -> None:
         super().__init__()
-        self.max_steps, self.best = max_steps, best
+        self.max_steps, self.best, self.description = max_steps, best, description
         self.bar: tqdm | None = None
 
     def on_train_start(self, trainer: pl.Trainer, plan: Any) -> None:
         """Open the bar."""
         if trainer.is_global_zero:
-            self.bar = tqdm(total=self.max_steps, initial=trainer.global_step, desc="training", unit="step")
+            self.bar = tqdm(total=self.max_steps, initial=trainer.global_step, desc=self.description, unit="step")
 
     def on_train_batch_end(self, trainer: pl.Trainer, plan: Any, *args) -> None:
         """Advance."""
@@ -139,7 +201,7 @@ class StepProgressBar(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, plan: Any) -> None:
         """Show the losses of the last validation."""
         if self.bar is not None:
-            shown = {"loss": self.best.train_loss[-1], "validation": self.best.validation_loss[-1]}
+            shown = {"loss": self.best.history["train"][-1], "validation": self.best.history["validation"][-1]}
             self.bar.set_postfix({name: f"{sum(loss) / len(loss):.4f}" for name, loss in shown.items()})
 
     def teardown(self, trainer: pl.Trainer, plan: Any, stage: str) -> None:

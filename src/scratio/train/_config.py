@@ -8,9 +8,11 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from scratio.module import FlowNetwork, PaperHeads, PotentialNetwork
-
 MIN_STEPS, MAX_STEPS, EPOCHS = 3_000, 20_000, 50
+POTENTIAL_STEPS, POTENTIAL_EPOCHS = (1_250, 5_000), 100
+DEFAULT_DECAY = 1e-2
+DECAY, DECAY_CELLS = 1.0, 6_400
+"""Strongest weight decay tried for the potential, at this many training cells; in proportion to 1 / n elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class TrainConfig:
     max_steps: int
     batch_size: int = 512
     learning_rate: float = 2e-3
-    weight_decay: float = 1e-2
+    weight_decay: float | tuple[float, ...] = DEFAULT_DECAY
     warmup_steps: int = 200
     cosine_decay: bool = True
     gradient_clip: float = 1.0
@@ -40,8 +42,15 @@ class TrainConfig:
                 and value < 1
             ):
                 raise ValueError(f"{field.name} must be at least 1, got {value}")
+        if not self.weight_decays or min(self.weight_decays) < 0:
+            raise ValueError(f"weight_decay must be one or several numbers of at least 0, got {self.weight_decay}")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
+
+    @property
+    def weight_decays(self) -> tuple[float, ...]:
+        """Candidates, of which the held-out loss chooses."""
+        return tuple(self.weight_decay) if isinstance(self.weight_decay, list | tuple) else (self.weight_decay,)
 
 
 def default_max_steps(n_train: int, batch_size: int) -> int:
@@ -49,11 +58,13 @@ def default_max_steps(n_train: int, batch_size: int) -> int:
     return min(max(EPOCHS * n_train // batch_size, MIN_STEPS), MAX_STEPS)
 
 
-def defaults_for(network: FlowNetwork, n_train: int) -> dict:
+def defaults_for(parametrization: str, block: str, n_train: int, batch_size: int) -> dict:
     """Settings that belong to a network and a number of training cells."""
-    if isinstance(network, PaperHeads):
+    steps = {"max_steps": default_max_steps(n_train, batch_size)}
+    if block == "mlp":
         # The paper's own optimiser: Adam at 1e-4 without decay, warm-up or clipping.
         return {
+            **steps,
             "learning_rate": 1e-4,
             "weight_decay": 0.0,
             "warmup_steps": 0,
@@ -61,20 +72,29 @@ def defaults_for(network: FlowNetwork, n_train: int) -> dict:
             "gradient_clip": float("inf"),
             "ema_decay": 0.999,
         }
-    if isinstance(network, PotentialNetwork):
-        # Few cells are overfitted within tens of steps: shorter steps leave more of them to choose from. The best step
-        # comes early where conditions overlap, and a validation costs little.
-        rate = 2e-3 * min(1.0, math.sqrt(n_train / 10_000))
-        return {"learning_rate": rate, "validate_every": 50, "warmup_steps": 100}
-    return {}
+    if parametrization == "potential":
+        # A constant rate balances the decay of the weights, so that the held-out loss runs into a plateau instead of
+        # rising again; how strong the decay has to be depends on the cells, so two are tried.
+        strongest = DECAY * DECAY_CELLS / n_train
+        low, high = POTENTIAL_STEPS
+        return {
+            "max_steps": min(max(POTENTIAL_EPOCHS * n_train // batch_size, low), high),
+            "learning_rate": 2e-3 * min(1.0, math.sqrt(n_train / DECAY_CELLS)),
+            "weight_decay": (strongest, strongest / 10.0),
+            "warmup_steps": 100,
+            "cosine_decay": False,
+            "ema_decay": 0.998,
+            "validate_every": 50,
+        }
+    return steps
 
 
-def default_precision(network: FlowNetwork) -> str:
+def default_precision(parametrization: str) -> str:
     """Bfloat16 products where the processor has them and the log ratio is a forward pass, which float32 computes.
 
     The vector heads stay in float32: the divergence of their error is what limits them.
     """
-    if not isinstance(network, PotentialNetwork):
+    if parametrization != "potential":
         return "32-true"
     if torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"

@@ -16,7 +16,7 @@ from scratio.train._config import TrainConfig
 
 _ORDER, _VALIDATION_ORDER = 1, 2
 
-VALIDATION_BATCH, FIRST_INTERVAL = 1_024, 10
+VALIDATION_BATCH, FIRST_INTERVAL, MAX_ROUNDS = 1_024, 10, 8
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -42,8 +42,6 @@ class CellDataModule(pl.LightningDataModule):
         Rows of each member.
     config
         Batch size, validation size, seed.
-    repeat_validation
-        Whether few held-out cells are repeated, for a criterion that draws noise.
     """
 
     def __init__(
@@ -52,10 +50,8 @@ class CellDataModule(pl.LightningDataModule):
         condition: Condition,
         splits: list[MemberSplit],
         config: TrainConfig,
-        repeat_validation: bool = True,
     ) -> None:
         super().__init__()
-        self.repeat_validation = repeat_validation
         self.x, self.condition, self.splits, self.config = x, condition, splits, config
         self.batch_size = min(config.batch_size, min(len(split.train) for split in splits))
 
@@ -72,6 +68,11 @@ class CellDataModule(pl.LightningDataModule):
         """The same held-out cells every time."""
         return ValidationBatches(self)
 
+    @property
+    def n_validation_cells(self) -> int:
+        """Held-out cells of every member that are validated."""
+        return ValidationBatches(self).n_cells
+
     def gather(self, rows: np.ndarray) -> Batch:
         """Cells and conditions of rows (n_members, n)."""
         index = torch.from_numpy(rows)
@@ -79,25 +80,27 @@ class CellDataModule(pl.LightningDataModule):
 
 
 class ValidationBatches:
-    """Held-out cells of every member, the same number for each."""
+    """Held-out cells of every member, the same number for each; few cells come again, for other noise."""
 
     def __init__(self, data: CellDataModule) -> None:
-        n = data.config.n_validation
-        if not data.repeat_validation:
-            n = min(n, min(len(split.validation) for split in data.splits))
+        wanted = data.config.n_validation
+        n = min(wanted, min(len(split.validation) for split in data.splits))
+        size, n_candidates = data.config.ensemble_size, len(data.config.weight_decays)
         rows = []
         for member, split in enumerate(data.splits):
-            ensemble = member // data.config.ensemble_size
-            rng = np.random.default_rng(child_seed(data.config.random_state, _VALIDATION_ORDER, ensemble))
-            rows.append(np.resize(rng.permutation(split.validation), n))
-        self.data = data
+            # The candidates of a fold hold out the same cells; without a common order they could not be compared.
+            key = (_VALIDATION_ORDER, member // (size * n_candidates), member % size)
+            rng = np.random.default_rng(child_seed(data.config.random_state, *key))
+            rows.append(rng.permutation(split.validation)[:n])
+        self.data, self.n_cells = data, n
+        self.n_rounds = min(-(-wanted // n), MAX_ROUNDS)
         self.parts = np.array_split(np.stack(rows), -(-n // VALIDATION_BATCH), axis=1)
 
     def __len__(self) -> int:
-        return len(self.parts)
+        return self.n_rounds * len(self.parts)
 
     def __iter__(self) -> Iterator[Batch]:
-        return (self.data.gather(rows) for rows in self.parts)
+        return (self.data.gather(rows) for _ in range(self.n_rounds) for rows in self.parts)
 
 
 class TrainBatches:

@@ -8,6 +8,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pandas as pd
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
 
 from scratio._quiet import quiet
 from scratio.module import FlowNetwork
@@ -21,11 +22,12 @@ CHECKPOINT = "last.ckpt"
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Losses by step, one column per member, and the step whose weights each ensemble kept."""
+    """Losses by step, one column per member; of every group the step it kept and its held-out losses there."""
 
     train_loss: pd.DataFrame
     validation_loss: pd.DataFrame
     best_step: list[int]
+    held_out: Tensor | None
 
 
 def fit(
@@ -36,6 +38,7 @@ def fit(
     checkpoint_dir: str | Path | None = None,
     resume: bool = False,
     progress_bar: bool = True,
+    description: str = "training",
     **trainer_kwargs,
 ) -> TrainResult:
     """Train a network in place.
@@ -54,6 +57,8 @@ def fit(
         Continue from the checkpoint in ``checkpoint_dir`` where there is one.
     progress_bar
         Whether to show a bar.
+    description
+        Its title.
     trainer_kwargs
         Passed to :class:`lightning.pytorch.Trainer`: accelerator, devices, strategy, num_nodes, precision.
     """
@@ -62,7 +67,7 @@ def fit(
     best = BestWeights(config.patience, config.early_stopping)
     callbacks: list[pl.Callback] = [best]
     if progress_bar:
-        callbacks.append(StepProgressBar(config.max_steps, best))
+        callbacks.append(StepProgressBar(config.max_steps, best, description))
     checkpoint = None
     if checkpoint_dir is not None:
         folder = Path(checkpoint_dir)
@@ -87,12 +92,15 @@ def fit(
             **trainer_kwargs,
         )
         trainer.fit(plan, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    best.restore(network, plan.averaged)
+    selection = best.restore(network, plan.averaged)
     network.eval()
+    history = best.history
+    n_groups = network.n_members // config.ensemble_size
     return TrainResult(
-        _frame(best.train_loss, best.steps),
-        _frame(best.validation_loss, best.steps),
-        best.best_step if config.early_stopping else [best.steps[-1]] * len(best.best_step),
+        _frame(history["train"], history["steps"]),
+        _frame(history["validation"], history["steps"]),
+        selection.steps if selection is not None else [history["steps"][-1]] * n_groups,
+        selection.losses if selection is not None else None,
     )
 
 

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from scratio._seed import torch_generator
 from scratio.module import Condition, FlowNetwork
-from scratio.train._config import TrainConfig
+from scratio.train._config import DEFAULT_DECAY, TrainConfig
 from scratio.train._data import Batch
 
 _NOISE, _VALIDATION_NOISE = 3, 4
@@ -54,9 +54,14 @@ class FlowTrainingPlan(pl.LightningModule):
         """Criterion of the averaged weights, on the same cells and the same noise every time."""
         x, codes, values = batch
         generator = torch_generator(self.config.random_state, _VALIDATION_NOISE, batch_idx, device=x.device)
-        self.validation_losses.append(
-            self.averaged.validation_loss(x, Condition(codes, values), generator, self.config.ensemble_size)
-        )
+        condition, size = Condition(codes, values), self.config.ensemble_size
+        self.validation_losses.append(self.averaged.validation_loss(x, condition, generator, n_draws=size))
+
+    def take_validation_losses(self, n_cells: int) -> Tensor:
+        """Criterion of every member and held-out cell since the last call, averaged over the rounds of noise."""
+        losses = torch.cat(self.validation_losses, dim=1)
+        self.validation_losses.clear()
+        return losses.unflatten(1, (-1, n_cells)).mean(1).double()
 
     @property
     def averaged(self) -> FlowNetwork:
@@ -64,11 +69,11 @@ class FlowTrainingPlan(pl.LightningModule):
         return cast(FlowNetwork, self.ema.module)
 
     def configure_optimizers(self) -> dict:
-        """AdamW with warm-up and cosine decay."""
+        """AdamW with warm-up and, where asked for, cosine decay."""
         config = self.config
-        optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-        )
+        # The decay differs between members, so it is applied before each step (see on_before_optimizer_step).
+        trained = [p for p in self.network.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=0.0, fused=True)
 
         def factor(step: int) -> float:
             warm = min((step + 1) / (config.warmup_steps + 1), 1.0)
@@ -76,6 +81,21 @@ class FlowTrainingPlan(pl.LightningModule):
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Decoupled weight decay as in AdamW; where the held-out loss chooses the strength, each member has its own.
+
+        What the held-out loss does not judge has the default strength.
+        """
+        rate = optimizer.param_groups[0]["lr"]
+        size, candidates = self.config.ensemble_size, self.config.weight_decays
+        decays = torch.tensor(candidates, device=self.device).repeat_interleave(size)
+        for name, parameter in self.network.named_parameters():
+            if parameter.grad is None:
+                continue
+            own = decays.repeat(len(parameter) // len(decays)).reshape(-1, *[1] * (parameter.ndim - 1))
+            with torch.no_grad():
+                parameter.mul_(1.0 - rate * (own if self.network.is_validated(name) else DEFAULT_DECAY))
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
         """Clip the gradient norm of each member on its own."""

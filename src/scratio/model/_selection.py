@@ -1,0 +1,223 @@
+"""What held-out cells decide: the closed form, the strength of the weight decay, the shrinkage."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scratio._seed import child_seed, torch_generator
+from scratio.module import ClosedFormDensities, Condition, PotentialNetwork
+from scratio.stats import (
+    ConditionMixture,
+    class_gaussian,
+    common_responsibility,
+    held_out_shrinkage,
+    shared_gaussian,
+    shared_mixture,
+)
+from scratio.train import CellDataModule, TrainConfig, TrainResult, paired_difference
+
+_FIT, _NOISE = 13, 14
+
+NONE, COMPONENTS = "none", (4, 8)
+MAX_SHARED, MAX_CLASS, MAX_MIXED = 256, 16, 128
+"""Largest numbers of conditions, and of components over all conditions, for which a closed form is tried."""
+
+Fit = Callable[[np.ndarray], ConditionMixture]
+"""From the rows of the cells to fit."""
+
+
+Part = tuple[Tensor, Tensor, Tensor]
+"""Log weight, mean and covariance of one member."""
+
+
+def closed_forms(x: np.ndarray, codes: np.ndarray, n_conditions: int, rng: np.random.Generator) -> dict[str, Fit]:
+    """Candidates in the order of their freedom; "none" is one more."""
+    fits: dict[str, Fit] = {}
+    if n_conditions <= MAX_SHARED:
+        fits["shared Gaussian"] = lambda rows: shared_gaussian(x[rows], codes[rows], n_conditions)
+    if n_conditions <= MAX_CLASS:
+        for name, shrunk in (("shrunk class Gaussians", True), ("class Gaussians", False)):
+            fits[name] = partial(_class_gaussian, x, codes, n_conditions, shrunk)
+    for k in COMPONENTS:
+        if n_conditions * k <= MAX_MIXED and len(x) > 10 * k:
+            # It knows no conditions, so that it may know all cells.
+            start = common_responsibility(x, k, rng)
+
+            def fit(rows: np.ndarray, start: np.ndarray = start) -> ConditionMixture:
+                return shared_mixture(x[rows], codes[rows], n_conditions, start[rows])
+
+            fits[f"mixture of {k}"] = fit
+    return fits
+
+
+def _class_gaussian(
+    x: np.ndarray, codes: np.ndarray, n_conditions: int, shrunk: bool, rows: np.ndarray
+) -> ConditionMixture:
+    return class_gaussian(x[rows], codes[rows], n_conditions, shrunk=shrunk)
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One way to train: the closed form that the potential starts from, and the strength of the weight decay."""
+
+    closed_form: str
+    weight_decay: float
+
+
+def rank_closed_forms(
+    network: PotentialNetwork, data: CellDataModule, config: TrainConfig
+) -> tuple[str, dict[str, float]]:
+    """Simplest closed form that is no worse than the best by more than a standard error.
+
+    Each member's is fitted on the cells it trains on; the criterion is that of the training, on the cells it holds out.
+
+    Parameters
+    ----------
+    network
+        Untrained network with one member for each split of ``data``.
+    data, config
+        Cells, rows of the members, settings of the training.
+
+    Returns
+    -------
+    Name of the choice, and the criterion of every candidate.
+    """
+    fitted = {NONE: _fit(NONE, data, network, config)}
+    if len(network.combinations) > 1:
+        for name in _fits(data, network, config):
+            fitted[name] = _fit(name, data, network, config)
+    losses = {name: _criterion(network, parts, data, config) for name, parts in fitted.items()}
+    best = min(losses, key=lambda name: float(losses[name].mean()))
+
+    def is_as_good(name: str) -> bool:
+        excess, error = paired_difference(losses[name], losses[best])
+        return excess <= error
+
+    return next(filter(is_as_good, losses)), {name: float(loss.mean()) for name, loss in losses.items()}
+
+
+def set_closed_form(network: PotentialNetwork, names: list[str], data: CellDataModule, config: TrainConfig) -> None:
+    """Fit the closed forms of the candidates, each member's on the cells it trains on.
+
+    Parameters
+    ----------
+    network
+        Untrained network; nothing is set where no candidate has a closed form.
+    names
+        Closed form of every candidate.
+    data, config
+        Cells, rows of all members, settings of the training.
+    """
+    if set(names) == {NONE}:
+        return
+    fitted = {name: _fit(name, data, network, config) for name in set(names)}
+    parts = [fitted[names[m // config.ensemble_size % len(names)]][m] for m in range(network.n_members)]
+    network.closed_form = ClosedFormDensities.stack(parts)
+
+
+def _fits(data: CellDataModule, network: PotentialNetwork, config: TrainConfig) -> dict[str, Fit]:
+    rng = np.random.default_rng(child_seed(config.random_state, _FIT))
+    x, codes = data.x.numpy().astype(np.float64), network.index(data.condition).numpy()
+    return closed_forms(x, codes, len(network.combinations), rng)
+
+
+def _fit(name: str, data: CellDataModule, network: PotentialNetwork, config: TrainConfig) -> list[Part]:
+    """One closed form for every member; members with the same cells share it."""
+    if name == NONE:
+        return [_nothing(len(network.combinations), data.x.shape[1])] * len(data.splits)
+    fit = _fits(data, network, config)[name]
+    known: dict[bytes, Part] = {}
+    parts = []
+    for split in data.splits:
+        key = split.train.tobytes()
+        if key not in known:
+            found = fit(split.train)
+            log_weight, mean, covariance = map(torch.from_numpy, (found.log_weight, found.mean, found.covariance))
+            known[key] = log_weight, mean, covariance
+        parts.append(known[key])
+    return parts
+
+
+def _nothing(n_conditions: int, d: int) -> Part:
+    """The same density for every condition."""
+    return torch.zeros((n_conditions, 1)), torch.zeros((n_conditions, 1, d)), torch.eye(d)[None, None]
+
+
+def _criterion(network: PotentialNetwork, parts: list[Part], data: CellDataModule, config: TrainConfig) -> Tensor:
+    """Criterion of the closed form alone on the held-out cells of all members, one after the other."""
+    untrained = copy.deepcopy(network)
+    untrained.closed_form = ClosedFormDensities.stack(parts)
+    batches = data.val_dataloader()
+    losses = []
+    with torch.no_grad():
+        for index, (x, codes, values) in enumerate(batches):
+            generator = torch_generator(config.random_state, _NOISE, index)
+            losses.append(untrained.validation_loss(x, Condition(codes, values), generator))
+    return torch.cat(losses, dim=1).double().unflatten(1, (-1, batches.n_cells)).mean(1).flatten()
+
+
+def choose_group(result: TrainResult, closed_forms: list[str]) -> tuple[int, list[float]]:
+    """Candidate to keep, and the held-out losses of all.
+
+    The lowest loss decides, but for a closed form that no training improved on: without a network it is the simplest
+    of all, and kept unless another candidate is better by more than a standard error.
+    """
+    if result.held_out is None:
+        losses = result.validation_loss.iloc[-1].to_numpy().reshape(len(closed_forms), -1).mean(1)
+        return int(losses.argmin()), losses.tolist()
+    losses = result.held_out.mean(1).numpy()
+    best = int(losses.argmin())
+    for group, name in enumerate(closed_forms):
+        if name != NONE and result.best_step[group] == 0:
+            excess, error = paired_difference(result.held_out[group], result.held_out[best])
+            best = group if excess <= error else best
+    return best, losses.tolist()
+
+
+def shrink(
+    network: PotentialNetwork, data: CellDataModule, config: TrainConfig, members: list[int]
+) -> dict[str, list[float]]:
+    """Set the factor of every fold's potential from the cells that its members held out.
+
+    Parameters
+    ----------
+    network
+        Trained network of the chosen members.
+    data, config
+        Cells, rows of all members, settings.
+    members
+        The chosen ones among all.
+
+    Returns
+    -------
+    Factors, slopes and their standard errors, one per fold.
+    """
+    batches = data.val_dataloader().parts
+    bases, learnts, owns = [], [], []
+    with torch.no_grad():
+        for rows in batches:
+            x, codes, values = data.gather(rows[members])
+            base, learnt = network.to(x.device).held_out_logits(x)
+            bases.append(base)
+            learnts.append(learnt)
+            owns.append(network.index(Condition(codes, values)))
+    base, learnt, own = (torch.cat(parts, dim=1) for parts in (bases, learnts, owns))
+    size = config.ensemble_size
+    evidence: dict[str, list[float]] = {"factor": [], "slope": [], "standard_error": []}
+    for start in range(0, network.n_members, size):
+        fold = slice(start, start + size)
+        logits = (part[fold].flatten(0, 1).double().numpy() for part in (base, learnt))
+        found = held_out_shrinkage(next(logits), next(logits), own[fold].flatten().numpy())
+        # Where the untrained network was kept the factor is 0 already.
+        network.factor.data[fold] *= found.factor
+        evidence["factor"].append(float(network.factor[start]))
+        evidence["slope"].append(found.slope)
+        evidence["standard_error"].append(found.standard_error)
+    return evidence

@@ -1,0 +1,161 @@
+"""Closed-form densities of every condition: one Gaussian, or a mixture whose covariances the conditions share."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import solve_triangular
+from scipy.special import logsumexp
+from sklearn.covariance import ledoit_wolf
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+
+MAX_CELLS, N_ITERATIONS, RIDGE = 20_000, 10, 1e-3
+"""Cells and iterations of expectation maximisation; ridge in units of the mean variance."""
+
+
+@dataclass(frozen=True)
+class ConditionMixture:
+    """Densities p(x | c) = sum_k w_ck N(x; m_ck, S_k), or with a covariance S_ck of each condition's own.
+
+    Parameters
+    ----------
+    log_weight
+        Shape (n_conditions, n_components).
+    mean
+        Shape (n_conditions, n_components, d).
+    covariance
+        Shape (1 or n_conditions, n_components, d, d).
+    """
+
+    log_weight: np.ndarray
+    mean: np.ndarray
+    covariance: np.ndarray
+
+
+def shared_gaussian(x: np.ndarray, codes: np.ndarray, n_conditions: int) -> ConditionMixture:
+    """Gaussians with a mean each and one covariance (linear discriminant), shrunk after Ledoit and Wolf (2004).
+
+    Parameters
+    ----------
+    x
+        Cells, shape (n, d).
+    codes
+        Condition of each cell, shape (n,), from 0 to ``n_conditions - 1``; conditions without cells get the overall
+        mean.
+    n_conditions
+        Number of conditions.
+    """
+    mean = _means(x, codes, n_conditions)
+    covariance = ledoit_wolf(x - mean[codes], assume_centered=True)[0]
+    return ConditionMixture(np.zeros((n_conditions, 1)), mean[:, None], covariance[None, None])
+
+
+def class_gaussian(x: np.ndarray, codes: np.ndarray, n_conditions: int, *, shrunk: bool) -> ConditionMixture:
+    """Gaussians with a mean and a covariance each (quadratic discriminant).
+
+    Parameters
+    ----------
+    x, codes, n_conditions
+        As in :func:`shared_gaussian`.
+    shrunk
+        Whether each covariance is shrunk towards the shared one: in the coordinates where that is the identity, after
+        Ledoit and Wolf (2004). It takes less noise for some bias of the log ratio.
+    """
+    shared = shared_gaussian(x, codes, n_conditions)
+    root = np.linalg.cholesky(shared.covariance[0, 0])
+    white = solve_triangular(root, (x - shared.mean[codes, 0]).T, lower=True).T
+    covariances = []
+    for code in range(n_conditions):
+        rows = white[codes == code]
+        if len(rows) < 2:
+            own = np.eye(x.shape[1])
+        else:
+            own = ledoit_wolf(rows, assume_centered=True)[0] if shrunk else rows.T @ rows / (len(rows) - 1)
+        covariances.append(root @ own @ root.T)
+    return ConditionMixture(shared.log_weight, shared.mean, np.stack(covariances)[:, None])
+
+
+def common_responsibility(x: np.ndarray, n_components: int, rng: np.random.Generator) -> np.ndarray:
+    """Responsibilities of a mixture of Gaussians fitted to cells without their conditions, (n, n_components).
+
+    By :class:`sklearn.mixture.GaussianMixture`, from at most 20,000 cells drawn with ``rng``.
+    """
+    rows = np.sort(rng.permutation(len(x))[:MAX_CELLS])
+    mixture = GaussianMixture(
+        n_components, reg_covar=_ridge(x), max_iter=100, tol=1e-2, random_state=int(rng.integers(2**31))
+    )
+    with warnings.catch_warnings():
+        # The start of another iteration need not have converged.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        mixture.fit(x[rows])
+    return mixture.predict_proba(x)
+
+
+def shared_mixture(x: np.ndarray, codes: np.ndarray, n_conditions: int, responsibility: np.ndarray) -> ConditionMixture:
+    """Mixtures with components in common: shapes are shared, abundances and positions are each condition's own.
+
+    What a condition does to cell types: it changes how many there are and moves them. A mixture of all cells is refined
+    by expectation maximisation with weights and means of each condition, drawn towards the common ones by the weight of
+    one cell, and covariances over all conditions.
+
+    Parameters
+    ----------
+    x, codes, n_conditions
+        As in :func:`shared_gaussian`.
+    responsibility
+        Where to start, from :func:`common_responsibility`, shape (n, n_components).
+    """
+    ridge = _ridge(x)
+    for iteration in range(N_ITERATIONS):
+        mixture = _maximise(x, codes, n_conditions, responsibility, ridge)
+        if iteration < N_ITERATIONS - 1:
+            joint = _log_joint(x, codes, mixture)
+            responsibility = np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
+    return mixture
+
+
+def _ridge(x: np.ndarray) -> float:
+    return RIDGE * float(x.var(axis=0).mean())
+
+
+def _means(x: np.ndarray, codes: np.ndarray, n_conditions: int) -> np.ndarray:
+    counts = np.bincount(codes, minlength=n_conditions)
+    sums = np.zeros((n_conditions, x.shape[1]))
+    np.add.at(sums, codes, x)
+    mean = sums / np.maximum(counts, 1)[:, None]
+    mean[counts == 0] = x.mean(axis=0)
+    return mean
+
+
+def _maximise(
+    x: np.ndarray, codes: np.ndarray, n_conditions: int, responsibility: np.ndarray, ridge: float
+) -> ConditionMixture:
+    total = responsibility.sum(0) + 1e-9
+    common_weight, common_mean = total / total.sum(), (responsibility.T @ x) / total[:, None]
+    weight = np.empty((n_conditions, len(total)))
+    mean = np.empty((n_conditions, *common_mean.shape))
+    for code in range(n_conditions):
+        rows = codes == code
+        mass = responsibility[rows].sum(0)
+        weight[code] = (mass + common_weight) / (mass.sum() + 1.0)
+        mean[code] = (responsibility[rows].T @ x[rows] + common_mean) / (mass + 1.0)[:, None]
+    covariance = np.empty((1, len(total), x.shape[1], x.shape[1]))
+    for k in range(len(total)):
+        residual = np.sqrt(responsibility[:, k, None]) * (x - mean[codes, k])
+        covariance[0, k] = residual.T @ residual / total[k]
+        covariance[0, k].flat[:: x.shape[1] + 1] += ridge
+    return ConditionMixture(np.log(weight), mean, covariance)
+
+
+def _log_joint(x: np.ndarray, codes: np.ndarray, mixture: ConditionMixture) -> np.ndarray:
+    """Log w_ck N(x; m_ck, S_k) of every cell's own condition, up to a constant, shape (n, n_components)."""
+    joint = mixture.log_weight[codes].copy()
+    for k in range(joint.shape[1]):
+        root = np.linalg.cholesky(mixture.covariance[0, k])
+        unroot = np.linalg.inv(root).T
+        white = x @ unroot - (mixture.mean[:, k] @ unroot)[codes]
+        joint[:, k] -= 0.5 * np.einsum("nd,nd->n", white, white) + np.log(np.diag(root)).sum()
+    return joint

@@ -1,0 +1,54 @@
+"""How much of a learnt potential the held-out cells support."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import log_softmax
+
+N_STEPS, LARGEST = 50, 10.0
+
+
+@dataclass(frozen=True)
+class Shrinkage:
+    """Factor for the potential; slope of the held-out labels on it, and the slope's standard error."""
+
+    factor: float
+    slope: float
+    standard_error: float
+
+
+def held_out_shrinkage(base: np.ndarray, learnt: np.ndarray, codes: np.ndarray) -> Shrinkage:
+    r"""Positive-part James-Stein factor for a potential, from cells that no part of it was fitted on.
+
+    The slope a maximises the likelihood of the labels under softmax(base + a learnt); the factor is
+    :math:`\max(0, 1 - s^2 / a^2)` with s its sandwich standard error, and 0 for a slope that is not positive. It is
+    near 1 where cells support the potential at all clearly, and 0 where they do not, as on data without an effect.
+
+    Parameters
+    ----------
+    base
+        Logits that are taken as given, shape (n, n_conditions).
+    learnt
+        Logits to be judged, same shape.
+    codes
+        Condition of each cell, shape (n,).
+    """
+    own = np.take_along_axis(learnt, codes[:, None], axis=1)[:, 0]
+    if np.ptp(learnt - learnt.mean(1, keepdims=True)) == 0.0:
+        return Shrinkage(1.0, float("nan"), float("nan"))
+    slope, information, gradient = 0.0, 0.0, own
+    for _ in range(N_STEPS):
+        probability = np.exp(log_softmax(base + slope * learnt, axis=1))
+        mean = (probability * learnt).sum(1)
+        gradient = own - mean
+        information = float(((probability * learnt**2).sum(1) - mean**2).sum())
+        # Damped Newton: the likelihood is concave, far from its maximum a full step may go past it.
+        step = float(gradient.sum()) / max(information, 1e-12)
+        slope = float(np.clip(slope + np.clip(step, -0.5, 0.5), -LARGEST, LARGEST))
+        if abs(step) < 1e-6:
+            break
+    error = float(np.sqrt((gradient**2).sum())) / max(information, 1e-12)
+    factor = max(0.0, 1.0 - (error / slope) ** 2) if slope > 0.0 else 0.0
+    return Shrinkage(factor, slope, error)

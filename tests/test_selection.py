@@ -1,0 +1,223 @@
+"""What the held-out cells decide: closed form, weight decay, shrinkage."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import scratio
+from scratio.model import ScRatio
+from scratio.model._selection import NONE, choose_group, rank_closed_forms, set_closed_form, shrink
+from scratio.module import Condition, PotentialNetwork
+from scratio.paths import GaussianPath
+from scratio.train import CellDataModule, MemberSplit, TrainConfig, TrainResult
+
+CONFIG = TrainConfig(max_steps=10, ensemble_size=2, n_validation=1_000)
+CONTRAST = {"numerator": {"condition": "treated"}, "denominator": {"condition": "control"}}
+SHORT = {"max_steps": 60, "batch_size": 256, "accelerator": "cpu", "progress_bar": False}
+
+
+def data_of(x: np.ndarray, codes: np.ndarray, splits: list[MemberSplit], config: TrainConfig = CONFIG):
+    condition = Condition(torch.from_numpy(codes)[:, None], torch.zeros((len(x), 0)))
+    return CellDataModule(torch.from_numpy(x.astype(np.float32)), condition, splits, config)
+
+
+def network_of(n_members: int, n_features: int = 2) -> PotentialNetwork:
+    return PotentialNetwork(
+        n_features=n_features,
+        combinations=torch.tensor([[0], [1]]),
+        weights=torch.tensor([0.5, 0.5]),
+        path=GaussianPath(0.02),
+        generator=torch.Generator().manual_seed(0),
+        n_members=n_members,
+        n_hidden=8,
+        n_embed=6,
+    )
+
+
+HALVES = [
+    MemberSplit(np.arange(3_000), np.arange(3_000, 4_000)),
+    MemberSplit(np.arange(1_000, 4_000), np.arange(1_000)),
+]
+
+
+def rank(x: np.ndarray, codes: np.ndarray) -> tuple[str, dict[str, float]]:
+    return rank_closed_forms(network_of(2), data_of(x, codes, HALVES), CONFIG)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+# --- the closed form -----------------------------------------------------------------------------------------------
+
+
+def test_without_an_effect_no_closed_form_is_chosen(rng):
+    name, losses = rank(rng.normal(size=(4_000, 2)), rng.integers(0, 2, 4_000))
+    assert name == NONE
+    # Two cross-entropies of a coin.
+    assert losses[NONE] == pytest.approx(2.0 * np.log(2.0), abs=1e-6)
+
+
+def test_shifted_gaussians_are_given_one_covariance(rng):
+    codes = rng.integers(0, 2, 4_000)
+    assert rank(rng.normal(size=(4_000, 2)) + 2.0 * codes[:, None], codes)[0] == "shared Gaussian"
+
+
+def test_gaussians_of_different_spread_are_given_one_covariance_each(rng):
+    codes = rng.integers(0, 2, 4_000)
+    scale = np.where(codes == 1, 2.0, 0.5)[:, None]
+    assert rank(scale * rng.normal(size=(4_000, 2)), codes)[0].endswith("class Gaussians")
+
+
+def test_abundances_of_cell_types_are_given_a_mixture(rng):
+    codes = rng.integers(0, 2, 4_000)
+    # Types 0 and 3 for one condition, 1 and 2 for the other, in a square: no Gaussian tells them apart.
+    kind = np.where(rng.uniform(size=4_000) < 0.9, codes, 1 - codes)
+    other = rng.integers(0, 2, 4_000)
+    x = 6.0 * np.stack([other, (other + kind) % 2], axis=1) + rng.normal(size=(4_000, 2))
+    assert rank(x, codes)[0].startswith("mixture")
+
+
+def test_a_members_closed_form_is_fitted_on_the_cells_that_it_trains_on(rng):
+    codes, x = rng.integers(0, 2, 400), rng.normal(size=(400, 2))
+    splits = [MemberSplit(np.arange(150), np.arange(150, 200)), MemberSplit(np.arange(200, 350), np.arange(350, 400))]
+    config = replace(CONFIG, ensemble_size=1)
+
+    def fitted(codes: np.ndarray) -> list[torch.Tensor]:
+        network = network_of(2)
+        set_closed_form(network, ["class Gaussians"], data_of(x, codes, splits, config), config)
+        return [p.clone() for p in network.closed_form.parameters()]
+
+    flipped = codes.copy()
+    flipped[150:] = 1 - flipped[150:]  # all that the first member does not train on
+    before, after = fitted(codes), fitted(flipped)
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(before, after, strict=True))
+    assert not all(torch.equal(a[1], b[1]) for a, b in zip(before, after, strict=True))
+
+
+def test_candidates_without_a_closed_form_have_none_beside_one_that_has(rng):
+    codes = rng.integers(0, 2, 400)
+    x = rng.normal(size=(400, 2)) + codes[:, None]
+    config = replace(CONFIG, ensemble_size=1, weight_decay=(0.1, 0.1))
+    network, splits = network_of(2), [MemberSplit(np.arange(300), np.arange(300, 400))] * 2
+    set_closed_form(network, [NONE, "shared Gaussian"], data_of(x, codes, splits, config), config)
+    treated = Condition(torch.tensor([[1]]), torch.zeros((1, 0)))
+    with torch.no_grad():
+        phi = network.potential(torch.ones((2, 1, 2)), torch.ones((1, 1, 1)), treated)
+    assert float(phi[0].abs()) < 1e-6
+    assert float(phi[1]) > 0.1
+
+
+# --- between candidates --------------------------------------------------------------------------------------------
+
+
+def result_of(losses: np.ndarray, steps: list[int]) -> TrainResult:
+    frame = pd.DataFrame(losses.mean(1)[None], index=[10])
+    return TrainResult(frame, frame, steps, torch.from_numpy(losses))
+
+
+def test_the_candidate_of_the_lowest_loss_is_kept(rng):
+    noise = rng.normal(size=400)
+    losses = np.stack([1.0 + noise, 0.9 + noise, 0.95 + noise])
+    assert choose_group(result_of(losses, [10, 10, 10]), [NONE, NONE, "shared Gaussian"])[0] == 1
+
+
+@pytest.mark.parametrize(("excess", "kept"), [(0.004, 1), (0.007, 0)])
+def test_a_closed_form_alone_is_kept_unless_another_is_better_by_more_than_a_standard_error(rng, excess, kept):
+    noise = rng.normal(size=400)
+    noise = (noise - noise.mean()) / noise.std(ddof=1)
+    losses = np.stack([np.ones(400), 1.0 + excess + 0.1 * noise])  # a standard error of .005
+    assert choose_group(result_of(losses, [10, 0]), [NONE, "shared Gaussian"])[0] == kept
+    assert choose_group(result_of(losses, [10, 10]), [NONE, "shared Gaussian"])[0] == 0
+
+
+# --- shrinkage -----------------------------------------------------------------------------------------------------
+
+
+def test_every_fold_is_shrunk_by_the_cells_that_its_own_members_held_out(rng):
+    # Fold 0 is right about the labels of the cells that it holds out, fold 1 is not.
+    x = rng.normal(size=(2_000, 2))
+    codes = (rng.uniform(size=2_000) < 1.0 / (1.0 + np.exp(-2.0 * x[:, 0]))).astype(int)
+    codes[1_000:] = rng.integers(0, 2, 1_000)
+    splits = [
+        MemberSplit(np.arange(1_000, 1_500), np.arange(1_000)),
+        MemberSplit(np.arange(500), np.arange(1_000, 2_000)),
+    ]
+    config = replace(CONFIG, ensemble_size=1)
+    network = network_of(2)
+    with torch.no_grad():
+        # The linear part of the network, made to say x_0.
+        network.classifier.rotate.weight.copy_(torch.eye(2))
+        network.classifier.gate.weight.zero_()
+        network.classifier.gate.bias.fill_(1.0)
+        network.classifier.mix.weight.copy_(torch.tensor([[0.0, 1.0], [0.0, 0.0]]))
+    evidence = shrink(network, data_of(x, codes, splits, config), config, [0, 1])
+    assert evidence["factor"][0] > 0.95
+    assert evidence["factor"][1] < 0.5
+    assert network.factor.flatten().tolist() == pytest.approx(evidence["factor"])
+    assert evidence["slope"][0] == pytest.approx(2.0, abs=4 * evidence["standard_error"][0])
+
+
+# --- the model -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def apart() -> ScRatio:
+    """Gaussians so far apart that a classifier is certain of every cell."""
+    adata = scratio.datasets.gaussians(n_cells=2_000, n_dims=3, distance=4.0, random_state=0)
+    ScRatio.setup_anndata(adata, condition_keys=["condition"])
+    model = ScRatio(adata, n_hidden=16, n_members=2)
+    model.train(**SHORT)
+    return model
+
+
+def test_far_gaussians_are_read_from_their_closed_form(apart):
+    cells = scratio.datasets.gaussians(n_cells=500, n_dims=3, distance=4.0, random_state=1)
+    truth = cells.obs["true_log_ratio"].to_numpy()
+    assert apart.training_["closed_form"] != NONE
+    assert truth.var() > 500.0
+    # Half a percent of the variance, where a classifier has nothing to go by.
+    assert np.mean((apart.log_ratio(cells, **CONTRAST) - truth) ** 2) < 0.005 * truth.var()
+
+
+def test_a_closed_form_is_saved_with_the_model(apart, tmp_path):
+    apart.save(tmp_path / "model")
+    loaded = ScRatio.load(tmp_path / "model")
+    cells = scratio.datasets.gaussians(n_cells=50, n_dims=3, distance=4.0, random_state=1)
+    np.testing.assert_array_equal(loaded.log_ratio(cells, **CONTRAST), apart.log_ratio(cells, **CONTRAST))
+    assert loaded.training_["closed_form"] == apart.training_["closed_form"] != NONE
+
+
+def test_the_choice_and_its_evidence_are_kept(apart):
+    evidence = apart.training_["evidence"]
+    assert min(evidence["closed_form"], key=evidence["closed_form"].get) != NONE
+    assert evidence["configuration"]["chosen"].startswith(apart.training_["closed_form"])
+    assert len(evidence["configuration"]["held_out_loss"]) == 3
+    assert apart.module.n_members == 2
+
+
+def test_without_early_stopping_nothing_is_chosen(gaussian_cells):
+    ScRatio.setup_anndata(gaussian_cells, condition_keys=["condition"])
+    model = ScRatio(gaussian_cells, n_hidden=8, n_members=2)
+    model.train(**{**SHORT, "max_steps": 5}, early_stopping=False)
+    assert model.training_["evidence"] == {}
+    assert bool((model.module.factor == 1.0).all())
+
+
+def test_folds_share_one_configuration_and_have_their_own_step_and_factor():
+    adata = scratio.datasets.gaussians(n_cells=1_200, n_dims=2, random_state=0)
+    ScRatio.setup_anndata(adata, condition_keys=["condition"])
+    model = ScRatio(adata, n_hidden=16, n_members=2, n_folds=3)
+    model.train(**SHORT)
+    assert isinstance(model.training_["closed_form"], str)
+    assert len(model.training_["best_step"]) == 3
+    assert len(model.training_["evidence"]["shrinkage"]["factor"]) == 3
+    assert model.module.n_members == 6
+    error = model.log_ratio(**CONTRAST) - adata.obs["true_log_ratio"]
+    assert np.mean(error**2) < 0.1
