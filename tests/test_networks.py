@@ -546,6 +546,16 @@ def test_members_get_the_same_validation_noise_where_they_are_to_be_compared(net
     assert not torch.allclose(own[0], own[1], rtol=1e-2)
 
 
+def test_a_potential_prefers_to_stay_untrained_where_it_has_a_closed_form():
+    whole = slice(0, 2)
+    assert potential_on_mixtures().prefers_untrained(whole)
+    assert not potential().prefers_untrained(whole)
+    nothing = (torch.zeros((6, 1)), torch.zeros((6, 1, 4)), torch.eye(4)[None, None])
+    mixed_forms = potential(closed_form=ClosedFormDensities.stack([nothing, mixtures(1, 0)]))
+    assert not mixed_forms.prefers_untrained(slice(0, 1))
+    assert mixed_forms.prefers_untrained(slice(1, 2))
+
+
 def test_a_closed_potential_trains_the_marginal_alone():
     network = randomise(potential_on_mixtures())
     assert network.close()

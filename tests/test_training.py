@@ -318,6 +318,7 @@ class Recorded:
     def __init__(self, untrained: np.ndarray, patience: int = 3) -> None:
         self.network = torch.nn.Module()
         self.network.weight = torch.nn.Parameter(torch.zeros((1, 1)))
+        self.network.n_members = 1
         self.best = BestWeights(patience, early_stopping=True)
         self.plan = SimpleNamespace(averaged=self.network, config=replace(CONFIG, validate_every=10))
         start = {"weight": torch.zeros((1, 1))}
@@ -333,7 +334,8 @@ class Recorded:
         self.best._compare(self.plan, torch.from_numpy(losses)[None], step)
 
     def kept(self, prefers_untrained: bool = True) -> int:
-        kept = self.best.selection(prefers_untrained)
+        self.network.prefers_untrained = lambda members: prefers_untrained
+        kept = self.best.selection(self.network)
         # Where the untrained network is kept, the trained weights stay for the network to discard.
         assert float(kept.weights["weight"]) == kept.steps[0] or kept.steps[0] == 0
         return kept.steps[0]
@@ -351,7 +353,7 @@ def test_the_latest_step_within_a_standard_error_of_the_best_is_kept():
     assert recorded.kept() == 30
 
 
-def test_the_untrained_network_is_kept_unless_a_step_is_better_by_more_than_a_standard_error():
+def test_a_closed_form_is_kept_untrained_unless_a_step_is_better_by_more_than_a_standard_error():
     for gain, kept in ((0.004, 0), (0.007, 10)):
         recorded = Recorded(np.full(400, 1.0))
         recorded.feed(10, 1.0 - gain + 0.1 * (NOISE - NOISE.mean()))

@@ -38,8 +38,6 @@ class FlowNetwork(nn.Module, ABC):
     path: GaussianPath
     n_members: int
     n_features: int
-    prefers_untrained = False
-    """Whether the untrained network is the simplest answer, to be kept unless held-out cells speak against it."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -61,6 +59,10 @@ class FlowNetwork(nn.Module, ABC):
     def is_validated(self, parameter: str) -> bool:
         """Whether :meth:`validation_loss` depends on a parameter, so that its best step is known."""
         return True
+
+    def prefers_untrained(self, members: slice) -> bool:
+        """Whether members are to stay untrained unless held-out cells speak clearly for their training."""
+        return False
 
     def close(self) -> bool:
         """Train no further what :meth:`validation_loss` judges; whether anything else is left to train."""

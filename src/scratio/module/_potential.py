@@ -62,7 +62,6 @@ class PotentialNetwork(FlowNetwork):
 
     combinations: Tensor
     log_weights: Tensor
-    prefers_untrained = True
 
     def __init__(
         self,
@@ -136,6 +135,13 @@ class PotentialNetwork(FlowNetwork):
     def is_validated(self, parameter: str) -> bool:
         """The cross-entropy does not see the marginal denoiser."""
         return not parameter.startswith("marginal")
+
+    def prefers_untrained(self, members: slice) -> bool:
+        """Where a closed form tells the conditions apart: without a network it extrapolates best.
+
+        Elsewhere the factor takes back what the held-out cells do not support.
+        """
+        return self.closed_form is not None and bool((self.closed_form.mean[members] != 0.0).any())
 
     def close(self) -> bool:
         """From now on train the marginal denoiser alone, on the cells of all conditions."""

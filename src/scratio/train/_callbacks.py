@@ -45,8 +45,7 @@ class BestWeights(pl.Callback):
     common would let a cell's own label have a say in its score. Differences between steps are paired by cell and have a
     standard error. Kept is the latest step that is not worse than the best by more than one: the criterion has many
     noisy minima, and the later of two equal steps is averaged over more of the training. The untrained network is kept
-    where no step is better; where it says that there is no effect, also where none is better by more than a standard
-    error: the data then hold no evidence of one.
+    where no step is better; where it is a closed form, also where none is better by more than a standard error.
 
     Parameters
     ----------
@@ -105,20 +104,22 @@ class BestWeights(pl.Callback):
         if self.early_stopping and all(self.is_closed) and not plan.network.close():
             trainer.should_stop = True
 
-    def selection(self, prefers_untrained: bool) -> Candidate:
+    def selection(self, network: FlowNetwork) -> Candidate:
         """Steps that the groups keep, and their losses there; the weights are those of the best trained steps."""
         initial, chosen = self._candidate(self.initial), self._candidate(self.chosen)
         steps, losses = list(chosen.steps), chosen.losses.clone()
+        size = network.n_members // len(steps)
         for group in range(len(steps)):
             gain, error = paired_difference(initial.losses[group], chosen.losses[group])
-            if gain <= (error if prefers_untrained else 0.0):
+            needs_evidence = network.prefers_untrained(slice(group * size, (group + 1) * size))
+            if gain <= (error if needs_evidence else 0.0):
                 steps[group], losses[group] = 0, initial.losses[group]
         return Candidate(steps, losses, chosen.weights)
 
     def restore(self, network: FlowNetwork, averaged: torch.nn.Module) -> Candidate | None:
         """Write the chosen weights into the network; what the criterion does not judge keeps its last average."""
         last = dict(averaged.named_parameters())
-        selection = self.selection(network.prefers_untrained) if self.early_stopping else None
+        selection = self.selection(network) if self.early_stopping else None
         with torch.no_grad():
             for name, parameter in network.named_parameters():
                 judged = selection is not None and network.is_validated(name)
