@@ -312,8 +312,10 @@ def test_a_single_network_has_the_error_of_the_paths_alone(gaussian_cells, param
     assert (std > 0).all()
 
 
-def test_without_an_effect_the_log_ratio_is_zero_and_its_error_is_not(thorough):
-    adata = scratio.datasets.gaussians(n_cells=1_000, n_dims=2, distance=0.0, random_state=0)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_without_an_effect_the_log_ratio_is_zero_and_its_error_is_not(thorough, seed):
+    # With the second seed no step is within a standard error of the untrained network.
+    adata = scratio.datasets.gaussians(n_cells=1_000, n_dims=2, distance=0.0, random_state=seed)
     model = train(adata, "potential", thorough, n_members=2)
     mean, std = model.log_ratio(**CONTRAST, return_std=True)
     assert float(model.module.factor.max()) == 0.0

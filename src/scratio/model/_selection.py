@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -37,30 +37,30 @@ Part = tuple[Tensor, Tensor, Tensor]
 """Log weight, mean and covariance of one member."""
 
 
-def closed_forms(x: np.ndarray, codes: np.ndarray, n_conditions: int, rng: np.random.Generator) -> dict[str, Fit]:
+def closed_forms(x: np.ndarray, codes: np.ndarray, n_conditions: int, random_state: int) -> dict[str, Fit]:
     """Candidates in the order of their freedom; "none" is one more."""
+
+    @cache
+    def start(k: int) -> np.ndarray:
+        # It knows no conditions, so that it may know all cells, and serves all members.
+        return common_responsibility(x, k, np.random.default_rng(child_seed(random_state, _FIT, k)))
+
+    def mixture(k: int, rows: np.ndarray) -> ConditionMixture:
+        return shared_mixture(x[rows], codes[rows], n_conditions, start(k)[rows])
+
+    def gaussians(shrunk: bool, rows: np.ndarray) -> ConditionMixture:
+        return class_gaussian(x[rows], codes[rows], n_conditions, shrunk=shrunk)
+
     fits: dict[str, Fit] = {}
     if n_conditions <= MAX_SHARED:
         fits["shared Gaussian"] = lambda rows: shared_gaussian(x[rows], codes[rows], n_conditions)
     if n_conditions <= MAX_CLASS:
         for name, shrunk in (("shrunk class Gaussians", True), ("class Gaussians", False)):
-            fits[name] = partial(_class_gaussian, x, codes, n_conditions, shrunk)
+            fits[name] = partial(gaussians, shrunk)
     for k in COMPONENTS:
         if n_conditions * k <= MAX_MIXED and len(x) > 10 * k:
-            # It knows no conditions, so that it may know all cells.
-            start = common_responsibility(x, k, rng)
-
-            def fit(rows: np.ndarray, start: np.ndarray = start) -> ConditionMixture:
-                return shared_mixture(x[rows], codes[rows], n_conditions, start[rows])
-
-            fits[f"mixture of {k}"] = fit
+            fits[f"mixture of {k}"] = partial(mixture, k)
     return fits
-
-
-def _class_gaussian(
-    x: np.ndarray, codes: np.ndarray, n_conditions: int, shrunk: bool, rows: np.ndarray
-) -> ConditionMixture:
-    return class_gaussian(x[rows], codes[rows], n_conditions, shrunk=shrunk)
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,8 @@ def rank_closed_forms(
     -------
     Name of the choice, and the criterion of every candidate.
     """
-    fitted = {NONE: _fit(NONE, data, network, config)}
-    if len(network.combinations) > 1:
-        for name in _fits(data, network, config):
-            fitted[name] = _fit(name, data, network, config)
+    fits = _fits(data, network, config) if len(network.combinations) > 1 else {}
+    fitted = {name: _fit(name, fits, data, network) for name in (NONE, *fits)}
     losses = {name: _criterion(network, parts, data, config) for name, parts in fitted.items()}
     best = min(losses, key=lambda name: float(losses[name].mean()))
 
@@ -117,28 +115,27 @@ def set_closed_form(network: PotentialNetwork, names: list[str], data: CellDataM
     """
     if set(names) == {NONE}:
         return
-    fitted = {name: _fit(name, data, network, config) for name in set(names)}
+    fits = _fits(data, network, config)
+    fitted = {name: _fit(name, fits, data, network) for name in set(names)}
     parts = [fitted[names[m // config.ensemble_size % len(names)]][m] for m in range(network.n_members)]
     network.closed_form = ClosedFormDensities.stack(parts)
 
 
 def _fits(data: CellDataModule, network: PotentialNetwork, config: TrainConfig) -> dict[str, Fit]:
-    rng = np.random.default_rng(child_seed(config.random_state, _FIT))
     x, codes = data.x.numpy().astype(np.float64), network.index(data.condition).numpy()
-    return closed_forms(x, codes, len(network.combinations), rng)
+    return closed_forms(x, codes, len(network.combinations), config.random_state)
 
 
-def _fit(name: str, data: CellDataModule, network: PotentialNetwork, config: TrainConfig) -> list[Part]:
+def _fit(name: str, fits: dict[str, Fit], data: CellDataModule, network: PotentialNetwork) -> list[Part]:
     """One closed form for every member; members with the same cells share it."""
     if name == NONE:
         return [_nothing(len(network.combinations), data.x.shape[1])] * len(data.splits)
-    fit = _fits(data, network, config)[name]
     known: dict[bytes, Part] = {}
     parts = []
     for split in data.splits:
         key = split.train.tobytes()
         if key not in known:
-            found = fit(split.train)
+            found = fits[name](split.train)
             log_weight, mean, covariance = map(torch.from_numpy, (found.log_weight, found.mean, found.covariance))
             known[key] = log_weight, mean, covariance
         parts.append(known[key])

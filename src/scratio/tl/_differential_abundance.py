@@ -110,9 +110,9 @@ def differential_abundance(
         raise ValueError(f"method must be one of {list(METHODS)}, got {method!r}")
     if "n_folds" in (model_kwargs or {}):
         raise ValueError("model_kwargs holds 'n_folds'; pass n_folds to differential_abundance itself")
-    columns = {name: f"{key_added}_{name}" for name in ("log_ratio", "std", "support")}
+    columns = [f"{key_added}_{name}" for name in ("log_ratio", "std", "support")]
     used = _cells(adata, condition_key, treatment, reference, use_rep, list(covariate_keys), sample_key, n_folds)
-    check_key_added(adata, key_added, list(columns.values()))
+    check_key_added(adata, key_added, columns)
     model, log_ratios, std = _fit_and_score(
         used, condition_key, (treatment, reference), use_rep, list(covariate_keys), n_folds, method, random_state,
         model_kwargs or {}, train_kwargs or {},
@@ -121,11 +121,7 @@ def differential_abundance(
     support = overlap_support(model.embedding(used), is_treatment)
 
     target = adata.copy() if copy else adata
-    rows = target.obs_names.get_indexer(used.obs_names) if len(used) < target.n_obs else np.arange(target.n_obs)
-    for name, values, missing in (("log_ratio", log_ratios, np.nan), ("std", std, np.nan), ("support", support, False)):
-        column = np.full(target.n_obs, missing)
-        column[rows] = values
-        target.obs[columns[name]] = column
+    _write_columns(target, used, dict(zip(columns, (log_ratios, std, support), strict=True)))
     target.uns[key_added] = {
         RESULT_MARK: versions(),
         "params": storable(
@@ -148,6 +144,15 @@ def differential_abundance(
         "supported_fraction": float(support.mean()),
     }
     return target if copy else None
+
+
+def _write_columns(target: AnnData, used: AnnData, columns: dict[str, np.ndarray]) -> None:
+    """Write values of the used cells; the others get NaN, or False."""
+    rows = target.obs_names.get_indexer(used.obs_names)
+    for name, values in columns.items():
+        column = np.full(target.n_obs, False if values.dtype == bool else np.nan)
+        column[rows] = values
+        target.obs[name] = column
 
 
 def _cells(

@@ -76,10 +76,11 @@ class BestWeights(pl.Callback):
             plan.train()
             losses = self._grouped(plan.take_validation_losses(batches.n_cells), plan.config)
             weights = {name: p.detach().clone() for name, p in plan.averaged.named_parameters()}
-            self.initial, self.best, self.chosen = (
-                Candidate([0] * len(losses), losses.clone(), {name: w.clone() for name, w in weights.items()})
-                for _ in range(3)
-            )
+            start = [0] * len(losses)
+            self.initial = Candidate(start, losses, weights)
+            # Of the best step nothing but its losses is ever needed.
+            self.best = Candidate(start.copy(), losses.clone(), {})
+            self.chosen = Candidate(start.copy(), losses.clone(), {name: w.clone() for name, w in weights.items()})
             self.is_closed = [False] * len(losses)
         elif self.early_stopping and all(self.is_closed):
             plan.network.close()
@@ -166,6 +167,9 @@ class BestWeights(pl.Callback):
         for group, current in enumerate(losses):
             if self.is_closed[group]:
                 continue
+            if best.steps[group] == 0:
+                # Trained steps compete with each other; whether any is kept is decided at the end (see selection).
+                best.update(group, size, step, current, parameters)
             excess, error = paired_difference(current, best.losses[group])
             if excess < 0:
                 best.update(group, size, step, current, parameters)

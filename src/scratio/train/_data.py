@@ -71,7 +71,7 @@ class CellDataModule(pl.LightningDataModule):
     @property
     def n_validation_cells(self) -> int:
         """Held-out cells of every member that are validated."""
-        return ValidationBatches(self).n_cells
+        return min(self.config.n_validation, min(len(split.validation) for split in self.splits))
 
     def gather(self, rows: np.ndarray) -> Batch:
         """Cells and conditions of rows (n_members, n)."""
@@ -83,8 +83,7 @@ class ValidationBatches:
     """Held-out cells of every member, the same number for each; few cells come again, for other noise."""
 
     def __init__(self, data: CellDataModule) -> None:
-        wanted = data.config.n_validation
-        n = min(wanted, min(len(split.validation) for split in data.splits))
+        n = data.n_validation_cells
         size, n_candidates = data.config.ensemble_size, len(data.config.weight_decays)
         rows = []
         for member, split in enumerate(data.splits):
@@ -93,7 +92,7 @@ class ValidationBatches:
             rng = np.random.default_rng(child_seed(data.config.random_state, *key))
             rows.append(rng.permutation(split.validation)[:n])
         self.data, self.n_cells = data, n
-        self.n_rounds = min(-(-wanted // n), MAX_ROUNDS)
+        self.n_rounds = min(-(-data.config.n_validation // n), MAX_ROUNDS)
         self.parts = np.array_split(np.stack(rows), -(-n // VALIDATION_BATCH), axis=1)
 
     def __len__(self) -> int:
