@@ -153,14 +153,14 @@ def test_two_keys_are_marginalised_with_their_observed_weights(parametrization, 
         assert truth.var() > 0.15
 
 
-def test_a_continuous_key_may_take_values_between_and_be_left_out(thorough):
+def test_a_continuous_key_may_take_values_between_and_be_left_out(parametrization, thorough):
     # x ~ N(dose, 1) with dose ~ N(2, 1): x | dose in closed form, and marginally N(2, 2).
     rng = np.random.default_rng(0)
     adata = scratio.datasets.gaussians(n_cells=3_000, n_dims=1)
     dose = rng.normal(2.0, 1.0, 3_000)
     adata.obs["dose"] = dose
     adata.obsm["X_pca"] = (dose + rng.normal(size=3_000))[:, None]
-    model = train(adata, "heads", thorough, keys=(), continuous=("dose",))
+    model = train(adata, parametrization, thorough, keys=(), continuous=("dose",))
     x = np.linspace(0.0, 4.0, 17)
     cells = scratio.datasets.gaussians(n_cells=17, n_dims=1)
     cells.obsm["X_pca"] = x[:, None]
@@ -547,10 +547,10 @@ def test_a_wrong_question_is_refused_by_name(trained, kwargs, error, named):
 
 
 @pytest.mark.parametrize("value", ["high", True, np.nan])
-def test_a_continuous_key_takes_numbers_alone(quick, value):
+def test_a_continuous_key_takes_numbers_alone(quick, value, parametrization):
     adata = scratio.datasets.gaussians(n_cells=100, n_dims=2, random_state=0)
     adata.obs["dose"] = np.arange(100.0)
-    model = train(adata, "heads", quick, continuous=("dose",), n_hidden=8)
+    model = train(adata, parametrization, quick, continuous=("dose",), n_hidden=8)
     with pytest.raises(ValueError, match="dose"):
         model.log_ratio(numerator={"dose": value}, denominator={})
 

@@ -19,8 +19,12 @@ from scratio.module import (
     PaperHeads,
     PotentialNetwork,
     ResidualHeads,
+    _potential,
+    _residual,
     select_members,
 )
+from scratio.module._basis import FactorisedBasis
+from scratio.module._derivatives import Derivatives
 from scratio.module._layers import StackedEmbedding, StackedLinear
 from scratio.module._residual import ResidualNet
 from scratio.paths import GaussianPath
@@ -52,9 +56,9 @@ def make(kind: type[FlowNetwork], *, seed: int = 0, **kwargs) -> FlowNetwork:
 
 def potential(**kwargs) -> FlowNetwork:
     """Potential over all combinations of the two categorical keys."""
-    combinations = torch.cartesian_prod(torch.arange(3), torch.arange(2))
-    weights = torch.tensor([0.1, 0.2, 0.05, 0.25, 0.3, 0.1])
     settings = {
+        "combinations": torch.cartesian_prod(torch.arange(3), torch.arange(2)),
+        "weights": torch.tensor([0.1, 0.2, 0.05, 0.25, 0.3, 0.1]),
         "n_features": 4,
         "path": GaussianPath(0.02),
         "n_members": 2,
@@ -62,7 +66,7 @@ def potential(**kwargs) -> FlowNetwork:
         "n_hidden": 12,
         "n_embed": 8,
     }
-    return PotentialNetwork(combinations=combinations, weights=weights, **{**settings, **kwargs}).eval()
+    return PotentialNetwork(**{**settings, **kwargs}).eval()
 
 
 def mixtures(n_covariances: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -80,18 +84,31 @@ def potential_on_mixtures(**kwargs) -> FlowNetwork:
     return potential(closed_form=closed_form, **kwargs)
 
 
+def potential_on_levels(**kwargs) -> FlowNetwork:
+    """The same over three levels of the continuous key as well, its logits composed of fewer features."""
+    combinations = torch.cartesian_prod(torch.arange(3), torch.arange(2), torch.arange(3))
+    values = torch.tensor([-1.2, 0.3, 0.8])[combinations[:, 2:]]
+    weights = torch.rand(18, generator=torch.Generator().manual_seed(4)) + 0.1
+    settings = {"combinations": combinations[:, :2], "values": values, "weights": weights / weights.sum()}
+    return potential(**settings, **kwargs)
+
+
 NETWORKS = {
     "residual": residual,
     "residual, separate heads": lambda **kwargs: residual(separate_heads=True, **kwargs),
     "paper": paper,
     "potential": potential,
     "potential on mixtures": potential_on_mixtures,
+    "potential on levels": potential_on_levels,
 }
 """Makers of every kind of network; another parametrization is one more line here."""
 
 
 HEADS = {name: make for name, make in NETWORKS.items() if not name.startswith("potential")}
-"""Those that learn a marginal by dropping keys, and take numbers as conditions."""
+"""Those that learn a marginal by dropping keys."""
+
+NUMERIC = {name: make for name, make in NETWORKS.items() if name not in {"potential", "potential on mixtures"}}
+"""Those that take numbers as conditions."""
 
 
 @pytest.fixture(params=NETWORKS.values(), ids=NETWORKS.keys())
@@ -104,6 +121,12 @@ def initial(request: pytest.FixtureRequest) -> FlowNetwork:
 def network(initial: FlowNetwork) -> FlowNetwork:
     """Each kind of network with random weights."""
     return randomise(initial)
+
+
+@pytest.fixture(params=NUMERIC.values(), ids=NUMERIC.keys())
+def numeric(request: pytest.FixtureRequest) -> FlowNetwork:
+    """Each kind that takes numbers as conditions, with random weights."""
+    return randomise(request.param())
 
 
 @pytest.fixture(params=HEADS.values(), ids=HEADS.keys())
@@ -183,6 +206,73 @@ def test_divergence_does_not_depend_on_whether_gradients_are_recorded(network):
     torch.testing.assert_close(plain.divergence, recorded.divergence, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("n_layers", [0, 1, 2, 3])
+@pytest.mark.parametrize("at_once", [2**22, 100])
+def test_gradients_and_laplacians_of_a_residual_net_are_those_of_autograd(n_layers, at_once, monkeypatch):
+    # At most 100 numbers at once: one direction after the other.
+    monkeypatch.setattr(_residual, "TANGENT_NUMBERS", at_once)
+    net = ResidualNet(
+        2, n_in=4, n_out=3, n_hidden=7, n_layers=n_layers, n_embed=5, generator=torch.Generator().manual_seed(0)
+    )
+    net = randomise(net.double())
+    z = states(2, 6, 4, dtype=torch.float64)
+    for embedding in (states(2, 6, 5, seed=3, dtype=torch.float64), states(2, 1, 5, seed=3, dtype=torch.float64)):
+        check_derivatives(net.derivatives(z, embedding), lambda y, e=embedding: net(y, e), z, curved=n_layers > 0)
+
+
+@pytest.mark.parametrize("n_covariances", [1, 6])
+def test_gradients_and_laplacians_of_mixtures_are_those_of_autograd(n_covariances):
+    closed_form = ClosedFormDensities.stack([mixtures(n_covariances, 0), mixtures(n_covariances, 1)]).double()
+    z = states(2, 6, 4, dtype=torch.float64)
+    for q in (torch.full((1, 1, 1), 0.7).double(), torch.linspace(0.1, 3.5, 6).reshape(1, 6, 1).double()):
+        # The eigenbases are orthogonal up to the rounding of float32, in which they are kept.
+        check_derivatives(closed_form.derivatives(z, q), lambda y, q=q: closed_form(y, q), z, rtol=1e-6)
+
+
+def check_derivatives(
+    found: Derivatives, function, z: torch.Tensor, *, rtol: float = 1e-9, curved: bool = True
+) -> None:
+    value = function(z)
+    torch.testing.assert_close(found.value - found.value[..., :1], value - value[..., :1], rtol=rtol, atol=rtol)
+    torch.testing.assert_close(found.gradient, diagonal_blocks(function, z), rtol=rtol, atol=rtol)
+    for member in range(z.shape[0]):
+        for cell in range(z.shape[1]):
+            for output in range(value.shape[2]):
+
+                def alone(x, at=(member, cell), output=output):
+                    moved = z.index_put((torch.tensor(at[0]), torch.tensor(at[1])), x)
+                    return function(moved)[(*at, output)]
+
+                trace = torch.func.hessian(alone)(z[member, cell]).trace()
+                torch.testing.assert_close(found.laplacian[member, cell, output], trace, rtol=rtol, atol=10 * rtol)
+    assert not curved or found.laplacian.abs().min() > 1e-5
+
+
+def test_several_conditions_at_once_are_each_as_alone(network):
+    z, q, cells = states(2, 5, 4), torch.full((1, 1, 1), 0.7), mixed()
+    conditions = [cells, Condition(cells.codes[:1], cells.values[:1]), cells.dropped()]
+    for together, alone in (
+        (network.flows(z, q, conditions), network.flow),
+        (network.flows_and_divergences(z, q, conditions), network.flow_and_divergence),
+    ):
+        for flow, condition in zip(together, conditions, strict=True):
+            own = alone(z, q, condition)
+            for name, value in vars(own).items():
+                torch.testing.assert_close(getattr(flow, name), value, rtol=1e-4, atol=1e-5)
+        assert (together[0].velocity - together[1].velocity)[:, 1:].abs().min() > 1e-5
+
+
+def test_the_exact_divergence_of_a_potential_does_not_depend_on_how_many_cells_are_held_at_once(monkeypatch):
+    network, z, condition = randomise(potential_on_levels().double()), states(2, 5, 4, dtype=torch.float64), mixed()
+    for q in (torch.full((1, 1, 1), 0.7).double(), torch.linspace(0.0, 3.5, 5).double().reshape(1, 5, 1)):
+        whole = network.flow_and_divergence(z, q, condition)
+        monkeypatch.setattr(_potential, "LOGIT_GRADIENTS", 2 * 2 * 4 * 18)  # two cells
+        parts = network.flow_and_divergence(z, q, condition)
+        monkeypatch.undo()
+        for name, value in vars(whole).items():
+            torch.testing.assert_close(getattr(parts, name), value, rtol=1e-12, atol=1e-12)
+
+
 def check_divergence(network: FlowNetwork) -> None:
     z, condition = states(2, 5, 4), mixed()
     for q in (torch.full((1, 1, 1), 0.7), torch.linspace(0.0, 3.5, 5).reshape(1, 5, 1)):
@@ -253,10 +343,10 @@ def test_a_marginalised_key_is_unlike_each_of_its_categories(network):
         assert (velocities[0] - category).abs().max() > 1e-3
 
 
-def test_a_marginalised_number_is_unlike_the_mean_number(heads):
+def test_a_marginalised_number_is_unlike_the_mean_number(numeric):
     z, q, code = states(2, 1, 4), torch.full((1, 1, 1), 0.9), torch.tensor([[0, 0]])
-    marginal = heads.flow(z, q, Condition(code, torch.tensor([[torch.nan]]))).velocity
-    mean = heads.flow(z, q, Condition(code, torch.tensor([[0.0]]))).velocity
+    marginal = numeric.flow(z, q, Condition(code, torch.tensor([[torch.nan]]))).velocity
+    mean = numeric.flow(z, q, Condition(code, torch.tensor([[0.0]]))).velocity
     assert (marginal - mean).abs().max() > 1e-3
     assert marginal.isfinite().all()
 
@@ -510,6 +600,58 @@ def test_a_closed_form_does_not_shift_with_the_class_sizes(z):
         network.log_weights = weights.double().log()
         ratios.append(network.potential(z, q, given(0, 0)) - network.potential(z, q, given(1, 1)))
     torch.testing.assert_close(*ratios, rtol=1e-6, atol=1e-6)
+
+
+# --- numbers and many combinations
+
+
+def numbers(value: float, code: tuple[int, int] = (MARGINAL, MARGINAL)) -> Condition:
+    return Condition(torch.tensor([code]), torch.tensor([[value]], dtype=torch.float64))
+
+
+def test_levels_of_a_number_mix_to_the_marginal(z, q):
+    network = randomise(potential_on_levels().double())
+    codes, values, weights = network.combinations, network.values_of_combinations, network.log_weights.exp()
+    parts = torch.stack(
+        [network.potential(z, q, numbers(float(v), tuple(c.tolist()))) for c, v in zip(codes, values, strict=True)], -1
+    )
+    torch.testing.assert_close((parts.exp() * weights).sum(-1), torch.ones(2, 5, dtype=torch.float64))
+    assert parts.std() > 0.01
+    # A number alone: the categories are summed over with their shares among the cells of that level.
+    at = values[:, 0] == values[1, 0]
+    expected = ((parts.exp() * weights)[..., at].sum(-1) / weights[at].sum()).log()
+    torch.testing.assert_close(network.potential(z, q, numbers(float(values[1, 0]))), expected)
+
+
+def test_a_number_between_two_levels_has_a_potential_of_its_own(z, q):
+    network = randomise(potential_on_levels().double())
+    found = [network.potential(z, q, numbers(value, (1, 0))) for value in (0.3, 0.3001, 0.4)]
+    assert (found[1] - found[0]).abs().max() < 0.005
+    assert (found[2] - found[0]).abs().min() > 0.01
+
+
+def test_many_combinations_share_features():
+    combinations = torch.cartesian_prod(torch.arange(12), torch.arange(91))
+    weights = torch.full((len(combinations),), 1.0 / len(combinations))
+    network = potential(combinations=combinations, weights=weights)
+    assert network.classifier.output.weight.shape[2] == 12 + 91 + 32
+    few = potential()
+    assert few.basis is None
+    assert few.classifier.output.weight.shape[2] == 6
+
+
+def test_the_basis_has_a_term_for_each_key_and_one_for_their_interaction():
+    basis = randomise(FactorisedBasis(2, [3, 2], 1, torch.Generator().manual_seed(0), n_interaction=4).double())
+    codes, values = torch.tensor([[2, 0], [1, 1]]), torch.tensor([[0.5], [-2.0]], dtype=torch.float64)
+    weight = basis(codes, values)
+    assert weight.shape == (2, 2, 3 + 2 + 2 + 4)
+    torch.testing.assert_close(weight[0, :, :7].double(), torch.tensor(
+        [[0, 0, 1, 1, 0, 0.5, -0.75], [0, 1, 0, 0, 1, -2.0, 3.0]], dtype=torch.float64
+    ))  # fmt: skip
+    first, second = basis.tables[0].weight[1, 2], basis.tables[1].weight[1, 0]
+    curve = basis.curves[0](values[:1].expand(2, 1, 1))[1, 0]
+    expected = first * second + (first + second) * curve + curve
+    torch.testing.assert_close(weight[1, 0, 7:], expected)
 
 
 def test_the_closed_form_keeps_full_precision_under_autocast(z):

@@ -157,7 +157,7 @@ def test_every_fold_is_shrunk_by_the_cells_that_its_own_members_held_out(rng):
         network.classifier.gate.weight.zero_()
         network.classifier.gate.bias.fill_(1.0)
         network.classifier.mix.weight.copy_(torch.tensor([[0.0, 1.0], [0.0, 0.0]]))
-    evidence = shrink(network, data_of(x, codes, splits, config), config, [0, 1])
+    evidence = shrink(network, data_of(x, codes, splits, config), config)
     assert evidence["factor"][0] > 0.95
     assert evidence["factor"][1] < 0.5
     assert network.factor.flatten().tolist() == pytest.approx(evidence["factor"])

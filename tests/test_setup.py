@@ -106,13 +106,6 @@ def test_a_setting_out_of_range_is_refused_by_name(gaussian_cells, kwargs, named
         ScRatio(gaussian_cells, **kwargs)
 
 
-def test_numbers_as_conditions_are_refused_by_the_potential(gaussian_cells):
-    gaussian_cells.obs["dose"] = np.arange(200.0)
-    ScRatio.setup_anndata(gaussian_cells, condition_keys=["condition"], continuous_keys=["dose"])
-    with pytest.raises(ValueError, match="dose.*heads"):
-        ScRatio(gaussian_cells, parametrization="potential")
-
-
 def test_the_papers_network_has_heads(gaussian_cells):
     ScRatio.setup_anndata(gaussian_cells, condition_keys=["condition"])
     with pytest.raises(ValueError, match="mlp.*heads"):

@@ -91,28 +91,31 @@ def ratio(mixture, x: np.ndarray) -> np.ndarray:
     return logs[1] - logs[0]
 
 
-@pytest.mark.parametrize("shrunk", [True, False])
-def test_class_gaussians_have_the_means_and_covariances_of_the_conditions(shrunk):
+def test_class_gaussians_have_the_means_and_covariances_of_the_conditions():
     x, codes = two_gaussians(20_000, COVARIANCES)
-    fitted = class_gaussian(x, codes, 2, shrunk=shrunk)
+    fitted = class_gaussian(x, codes, 2)
     np.testing.assert_allclose(fitted.mean[:, 0], MEANS, atol=0.06)
     np.testing.assert_allclose(fitted.covariance[:, 0], COVARIANCES, atol=0.08)
 
 
-def test_without_shrinkage_a_class_covariance_is_the_unbiased_one():
-    x, codes = two_gaussians(60, COVARIANCES)
-    fitted = class_gaussian(x, codes, 2, shrunk=False)
-    for code in (0, 1):
-        np.testing.assert_allclose(fitted.covariance[code, 0], np.cov(x[codes == code].T), rtol=1e-10)
-
-
-def test_shrinkage_draws_class_covariances_towards_the_shared_one():
-    x, codes = two_gaussians(30, COVARIANCES)
-    shared = shared_gaussian(x, codes, 2).covariance[0, 0]
-    distances = [
-        np.abs(class_gaussian(x, codes, 2, shrunk=shrunk).covariance[:, 0] - shared).mean() for shrunk in (True, False)
+def test_the_inverse_of_a_class_covariance_is_unbiased():
+    # 30 draws of 25 cells in 8 dimensions; the inverse of the usual covariance is too large by 24 / (25 - 8 - 2) = 1.6.
+    truth = np.diag(np.linspace(0.3, 2.0, 8))
+    codes = np.repeat([0, 1], 25)
+    inverses = [
+        np.linalg.inv(class_gaussian(rng(seed).normal(size=(50, 8)) @ truth**0.5, codes, 2).covariance[code, 0])
+        for seed in range(30)
+        for code in (0, 1)
     ]
-    assert distances[0] < 0.8 * distances[1]
+    factor = np.trace(np.mean(inverses, 0) @ truth) / 8
+    assert abs(factor - 1.0) < 0.1
+
+
+def test_a_condition_with_fewer_cells_than_dimensions_has_the_shared_covariance():
+    x, codes = rng(0).normal(size=(60, 4)), np.repeat([0, 1], [54, 6])
+    fitted = class_gaussian(x, codes, 2)
+    np.testing.assert_array_equal(fitted.covariance[1, 0], shared_gaussian(x, codes, 2).covariance[0, 0])
+    assert np.abs(fitted.covariance[0] - fitted.covariance[1]).max() > 1e-3
 
 
 def test_a_shared_gaussian_has_a_linear_log_ratio_that_is_near_the_truth():

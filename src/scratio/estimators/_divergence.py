@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from scratio.module import Condition, Flow, FlowNetwork, FlowWithDivergence
+from scratio.module import Condition, FlowNetwork, FlowWithDivergence
 
 
 @dataclass(frozen=True)
@@ -31,19 +32,27 @@ class Divergence:
 
     def flow(self, network: FlowNetwork, z: Tensor, q: Tensor, condition: Condition) -> FlowWithDivergence:
         """Velocity, score and divergence; z may be float64, the network runs in its own precision."""
+        return self.flows(network, z, q, [condition])[0]
+
+    def flows(
+        self, network: FlowNetwork, z: Tensor, q: Tensor, conditions: Sequence[Condition]
+    ) -> list[FlowWithDivergence]:
+        """The same for several conditions, in one evaluation of the network."""
         z, q = z.to(network.dtype), q.to(network.dtype)
         if self.probes is None:
-            return network.flow_and_divergence(z, q, condition)
-        total = z.new_zeros(z.shape[:-1])
+            return network.flows_and_divergences(z, q, conditions)
+
+        def function(y: Tensor) -> list[tuple[Tensor, Tensor]]:
+            return [(flow.velocity, flow.score) for flow in network.flows(y, q, conditions)]
+
+        totals, found = [z.new_zeros(z.shape[:-1]) for _ in conditions], function(z)
         for probe in self.probes.to(z):
-            result = torch.func.jvp(lambda y: _as_tuple(network.flow(y, q, condition)), (z,), (probe.expand_as(z),))
-            (velocity, score), tangent = result[0], result[1][0]
-            total = total + (tangent * probe).sum(-1)
-        return FlowWithDivergence(velocity, score, total / len(self.probes))
-
-
-def _as_tuple(flow: Flow) -> tuple[Tensor, Tensor]:
-    return flow.velocity, flow.score
+            tangents = torch.func.jvp(function, (z,), (probe.expand_as(z),))[1]
+            totals = [total + (t[0] * probe).sum(-1) for total, t in zip(totals, tangents, strict=True)]
+        return [
+            FlowWithDivergence(velocity, score, total / len(self.probes))
+            for (velocity, score), total in zip(found, totals, strict=True)
+        ]
 
 
 def rademacher_probes(x: np.ndarray, n_probes: int, seed: int) -> Tensor:

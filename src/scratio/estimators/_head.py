@@ -16,4 +16,5 @@ def log_ratio_head(network: PotentialNetwork, x: Tensor, numerator: Condition, d
     """
     z = initial_state(network, x).to(network.dtype)
     q = torch.full((1, 1, 1), network.path.q_end, dtype=network.dtype, device=z.device)
-    return network.potential(z, q, numerator).double() - network.potential(z, q, denominator).double()
+    top, bottom = network.log_likelihoods(z, q, [numerator, denominator])
+    return top.double() - bottom.double()

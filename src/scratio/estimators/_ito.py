@@ -56,7 +56,7 @@ def log_ratio_ito(
 
     def denoised(z: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
         z, q = z.to(network.dtype), q.reshape(1, 1, 1).to(network.dtype)
-        top, bottom = (network.flow(z, q, c).velocity.double() for c in conditions)
+        top, bottom = (flow.velocity.double() for flow in network.flows(z, q, conditions))
         return top + torch.tanh(q.double()) * z.double(), bottom + torch.tanh(q.double()) * z.double()
 
     # At q = 0 the state is noise of its own: the denoisers are the means there, whatever it is.

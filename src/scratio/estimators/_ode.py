@@ -56,8 +56,7 @@ def log_ratio_ode(
 
     def derivative(q: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         z, q = state[0], q.reshape(1, 1, 1)
-        top = divergence.flow(network, z, q, numerator)
-        bottom = divergence.flow(network, z, q, denominator)
+        top, bottom = divergence.flows(network, z, q, [numerator, denominator])
         if isinstance(field, str):
             velocity = top.velocity
         else:

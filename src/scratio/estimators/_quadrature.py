@@ -59,7 +59,8 @@ def log_ratio_quadrature(
     q = q.repeat(n)[None, :, None]
     z = torch.tanh(q) * y
     repeated = divergence.repeat(n_nodes)
-    top, bottom = (repeated.flow(network, z, q, condition.repeat(n_nodes)) for condition in (numerator, denominator))
+    conditions = [condition.repeat(n_nodes) for condition in (numerator, denominator)]
+    top, bottom = repeated.flows(network, z, q, conditions)
     rate = log_ratio_rate(y / torch.cosh(q) ** 2, top, bottom)
     weights = torch.from_numpy(0.5 * q_end * weight).to(x.device)
     return rate.reshape(n_members, n, n_nodes) @ weights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from scratio._quiet import quiet
 from scratio._seed import torch_generator
 from scratio.model import _saving
 from scratio.model._check import check_categories, check_embedding, check_numbers
+from scratio.model._combinations import Combinations, observed_combinations
 from scratio.model._query import QueryMixin
 from scratio.model._schema import ConditionSchema
 from scratio.model._training import TrainingMixin
@@ -141,7 +143,7 @@ class ScRatio(TrainingMixin, QueryMixin, BaseModelClass):
             x = check_embedding(adata, self.obsm_key)
             self.location = np.asarray(np.mean(x, axis=0, dtype=np.float64))
             self.scale = local_scale(x, np.random.default_rng(0))
-            self._combinations = self._observed_combinations()
+            self._combinations = observed_combinations(self.schema.own(adata))
             self._build()
 
     @classmethod
@@ -234,7 +236,7 @@ class ScRatio(TrainingMixin, QueryMixin, BaseModelClass):
             "cells": None if self.adata is None else _saving.fingerprint(self.adata.obs_names),
         }
         tensors = {f"network.{name}": value for name, value in self.module.state_dict().items()}
-        tensors["combinations"], tensors["combination_weights"] = self._combinations
+        tensors.update({f"combinations.{name}": value for name, value in vars(self._combinations).items()})
         tensors["location"], tensors["scale"] = torch.from_numpy(self.location), torch.from_numpy(self.scale)
         if self.folds is not None:
             tensors["folds"] = torch.from_numpy(self.folds)
@@ -264,7 +266,9 @@ class ScRatio(TrainingMixin, QueryMixin, BaseModelClass):
         model.schema = ConditionSchema.from_dict(description["schema"])
         model.obsm_key = description["obsm_key"]
         model.location, model.scale = tensors["location"].numpy(), tensors["scale"].numpy()
-        model._combinations = (tensors["combinations"], tensors["combination_weights"])
+        model._combinations = Combinations(
+            *(tensors[f"combinations.{field.name}"] for field in dataclasses.fields(Combinations))
+        )
         model._build(closed_form=description.get("closed_form"))
         prefix = "network."
         state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
@@ -317,18 +321,6 @@ class ScRatio(TrainingMixin, QueryMixin, BaseModelClass):
             continuous[key] = (float(values.mean()), float(values.std()) or 1.0)
         return ConditionSchema(categories, continuous), setup["obsm_key"]
 
-    def _observed_combinations(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Codes of the combinations of keys that occur, and their shares among the cells."""
-        if self._settings["parametrization"] != "potential":
-            return torch.empty((0, 0), dtype=torch.int64), torch.empty(0)
-        if self.schema.continuous:
-            raise ValueError(
-                f"continuous keys {list(self.schema.continuous)} need parametrization='heads'; the potential of this "
-                "version is over the observed combinations of categories"
-            )
-        codes, counts = torch.unique(self.schema.own(self.adata).codes, dim=0, return_counts=True)
-        return codes, counts / counts.sum()
-
     def _build(
         self, random_state: int = 0, n_networks: int | None = None, closed_form: tuple[int, int] | None = None
     ) -> None:
@@ -343,11 +335,13 @@ class ScRatio(TrainingMixin, QueryMixin, BaseModelClass):
             **sizes,
         }
         if settings["parametrization"] == "potential":
-            combinations, weights = self._combinations
-            self.module = PotentialNetwork(combinations=combinations, weights=weights, **common)
+            observed = self._combinations
+            self.module = PotentialNetwork(
+                combinations=observed.codes, values=observed.values, weights=observed.weights, **common
+            )
             if closed_form is not None:
                 self.module.closed_form = ClosedFormDensities(
-                    self.module.n_members, len(combinations), *closed_form, len(self.location)
+                    self.module.n_members, len(observed.codes), *closed_form, len(self.location)
                 )
         else:
             keys = {

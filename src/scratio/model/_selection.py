@@ -21,7 +21,7 @@ from scratio.stats import (
     shared_gaussian,
     shared_mixture,
 )
-from scratio.train import CellDataModule, TrainConfig, TrainResult, paired_difference
+from scratio.train import SIGNIFICANT, CellDataModule, TrainConfig, TrainResult, paired_difference
 
 _FIT, _NOISE = 13, 14
 
@@ -48,15 +48,11 @@ def closed_forms(x: np.ndarray, codes: np.ndarray, n_conditions: int, random_sta
     def mixture(k: int, rows: np.ndarray) -> ConditionMixture:
         return shared_mixture(x[rows], codes[rows], n_conditions, start(k)[rows])
 
-    def gaussians(shrunk: bool, rows: np.ndarray) -> ConditionMixture:
-        return class_gaussian(x[rows], codes[rows], n_conditions, shrunk=shrunk)
-
     fits: dict[str, Fit] = {}
     if n_conditions <= MAX_SHARED:
         fits["shared Gaussian"] = lambda rows: shared_gaussian(x[rows], codes[rows], n_conditions)
     if n_conditions <= MAX_CLASS:
-        for name, shrunk in (("shrunk class Gaussians", True), ("class Gaussians", False)):
-            fits[name] = partial(gaussians, shrunk)
+        fits["class Gaussians"] = lambda rows: class_gaussian(x[rows], codes[rows], n_conditions)
     for k in COMPONENTS:
         if n_conditions * k <= MAX_MIXED and len(x) > 10 * k:
             fits[f"mixture of {k}"] = partial(mixture, k)
@@ -74,7 +70,7 @@ class Configuration:
 def rank_closed_forms(
     network: PotentialNetwork, data: CellDataModule, config: TrainConfig
 ) -> tuple[str, dict[str, float]]:
-    """Simplest closed form that is no worse than the best by more than a standard error.
+    """Simplest closed form that is not significantly worse than the best, by two standard errors.
 
     Each member's is fitted on the cells it trains on; the criterion is that of the training, on the cells it holds out.
 
@@ -89,14 +85,16 @@ def rank_closed_forms(
     -------
     Name of the choice, and the criterion of every candidate.
     """
-    fits = _fits(data, network, config) if len(network.combinations) > 1 else {}
+    # A density for each level of a continuous key would leave out what lies between them.
+    is_discrete = network.values_of_combinations.shape[1] == 0 and len(network.combinations) > 1
+    fits = _fits(data, network, config) if is_discrete else {}
     fitted = {name: _fit(name, fits, data, network) for name in (NONE, *fits)}
     losses = {name: _criterion(network, parts, data, config) for name, parts in fitted.items()}
     best = min(losses, key=lambda name: float(losses[name].mean()))
 
     def is_as_good(name: str) -> bool:
         excess, error = paired_difference(losses[name], losses[best])
-        return excess <= error
+        return excess <= SIGNIFICANT * error
 
     return next(filter(is_as_good, losses)), {name: float(loss.mean()) for name, loss in losses.items()}
 
@@ -178,19 +176,15 @@ def choose_group(result: TrainResult, closed_forms: list[str]) -> tuple[int, lis
     return best, losses.tolist()
 
 
-def shrink(
-    network: PotentialNetwork, data: CellDataModule, config: TrainConfig, members: list[int]
-) -> dict[str, list[float]]:
+def shrink(network: PotentialNetwork, data: CellDataModule, config: TrainConfig) -> dict[str, list[float]]:
     """Set the factor of every fold's potential from the cells that its members held out.
 
     Parameters
     ----------
     network
-        Trained network of the chosen members.
+        Trained network.
     data, config
         Cells, rows of all members, settings.
-    members
-        The chosen ones among all.
 
     Returns
     -------
@@ -200,7 +194,7 @@ def shrink(
     bases, learnts, owns = [], [], []
     with torch.no_grad():
         for rows in batches:
-            x, codes, values = data.gather(rows[members])
+            x, codes, values = data.gather(rows)
             base, learnt = network.to(x.device).held_out_logits(x)
             bases.append(base)
             learnts.append(learnt)

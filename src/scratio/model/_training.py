@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import pandas as pd
 import torch
 from anndata import AnnData
 
 from scratio._seed import child_seed
 from scratio.model._schema import ConditionSchema
 from scratio.model._selection import NONE, Configuration, choose_group, rank_closed_forms, set_closed_form, shrink
-from scratio.module import Condition, FlowNetwork, PotentialNetwork, select_members
+from scratio.module import Condition, FlowNetwork, PotentialNetwork
 from scratio.stats import disjoint_parts, stratified_folds
 from scratio.train import CellDataModule, MemberSplit, TrainConfig, TrainResult, fit
 from scratio.train._config import default_precision, defaults_for
@@ -38,12 +37,11 @@ class Run:
 
 @dataclass
 class Trained:
-    """Outcome of one fit, and the members that were kept of it."""
+    """Outcome of one fit."""
 
     result: TrainResult
     data: CellDataModule
     folds: np.ndarray | None
-    members: list[int]
 
 
 class TrainingMixin:
@@ -81,8 +79,8 @@ class TrainingMixin:
         Minimises the flow-matching loss with AdamW (linear warm-up, gradients clipped per member) and an exponential
         moving average of the weights. The averaged weights are validated on each member's held-out cells, with fixed
         noise. Held-out cells decide which closed form the potential starts from and how strong the weight decay is
-        (once for a data set, in a shorter training beforehand where there are folds), and, for each fold on its own, at
-        which step training ends (the untrained network is a candidate too) and by how much the potential is shrunk.
+        (once for a data set, in a shorter training beforehand), and, for each fold on its own, at which step training
+        ends (the untrained network is a candidate too) and by how much the potential is shrunk.
 
         Parameters
         ----------
@@ -153,14 +151,13 @@ class TrainingMixin:
         }
         run = Run(*self._cells(), validation_size, settings, trainer)
         candidates, evidence = self._candidates(run)
-        if n_folds > 1 and len(candidates) > 1:
-            candidates, evidence["configuration"] = self._pilot(run, candidates)
-        trained = self._fit(run, candidates, n_folds)
+        chosen = candidates[0]
         if len(candidates) > 1:
-            candidates, evidence["configuration"] = self._keep_best(trained, candidates, settings.ensemble_size)
+            chosen, evidence["configuration"] = self._pilot(run, candidates)
+        trained = self._fit(run, [chosen], n_folds)
         if isinstance(self.module, PotentialNetwork) and early_stopping:
-            evidence["shrinkage"] = shrink(self.module, trained.data, settings, trained.members)
-        self._record(run, trained, candidates[0], evidence)
+            evidence["shrinkage"] = shrink(self.module, trained.data, settings)
+        self._record(run, trained, chosen, evidence)
 
     def _cells(self) -> tuple[torch.Tensor, Condition]:
         return torch.from_numpy(self.embedding(self.adata)), self.schema.own(self.adata)
@@ -179,21 +176,27 @@ class TrainingMixin:
             candidates.append(Configuration(name, decays[0]))
         return candidates, {"closed_form": losses}
 
-    def _pilot(self, run: Run, candidates: list[Configuration]) -> tuple[list[Configuration], dict[str, Any]]:
-        """Choose the configuration once for all folds, by a shorter training without folds.
+    def _pilot(self, run: Run, candidates: list[Configuration]) -> tuple[Configuration, dict[str, Any]]:
+        """Choose the configuration by a shorter training of all candidates without folds.
 
-        One of a few names is all that the folds learn from each other; the weights, the step and the shrinkage are
-        each fold's own.
+        One of a few names is all that folds learn from each other; the weights, the step and the shrinkage are each
+        fold's own. Of the members only as many take part as their held-out cells make the choice more certain.
         """
-        steps = max(run.settings.max_steps // 2, min(run.settings.max_steps, PILOT_STEPS))
+        settings = run.settings
+        steps = max(settings.max_steps // 2, min(settings.max_steps, PILOT_STEPS))
+        held_out = max(int(len(run.x) * run.validation_size), 1)
+        size = min(-(-settings.n_validation // held_out), settings.ensemble_size)
         folder = run.trainer["checkpoint_dir"]
         trainer = {
             **run.trainer,
             "checkpoint_dir": None if folder is None else Path(folder) / "pilot",
             "description": "choosing the configuration",
         }
-        pilot = replace(run, settings=replace(run.settings, max_steps=steps), trainer=trainer)
-        return self._keep_best(self._fit(pilot, candidates, 1), candidates, run.settings.ensemble_size)
+        pilot = replace(run, settings=replace(settings, max_steps=steps, ensemble_size=size), trainer=trainer)
+        trained = self._fit(pilot, candidates, 1)
+        best, losses = choose_group(trained.result, [c.closed_form for c in candidates])
+        names = [f"{c.closed_form}, weight decay {c.weight_decay:.3g}" for c in candidates]
+        return candidates[best], {"chosen": names[best], "held_out_loss": dict(zip(names, losses, strict=True))}
 
     def _fit(self, run: Run, candidates: list[Configuration], n_folds: int) -> Trained:
         """Train the members of all folds and candidates together."""
@@ -204,38 +207,27 @@ class TrainingMixin:
         if isinstance(self.module, PotentialNetwork):
             set_closed_form(self.module, [c.closed_form for c in candidates], data, settings)
         result = fit(self.module, data, settings, **run.trainer)
-        return Trained(result, data, folds, list(range(len(splits))))
-
-    def _keep_best(
-        self, trained: Trained, candidates: list[Configuration], size: int
-    ) -> tuple[list[Configuration], dict[str, Any]]:
-        """Drop all members but those of the configuration with the lowest held-out loss."""
-        best, losses = choose_group(trained.result, [c.closed_form for c in candidates])
-        trained.members = list(range(best * size, (best + 1) * size))
-        self.module = select_members(self.module, trained.members)
-        names = [f"{c.closed_form}, weight decay {c.weight_decay:.3g}" for c in candidates]
-        return [candidates[best]], {"chosen": names[best], "held_out_loss": dict(zip(names, losses, strict=True))}
+        return Trained(result, data, folds)
 
     def _record(self, run: Run, trained: Trained, configuration: Configuration, evidence: dict[str, Any]) -> None:
         result, settings = trained.result, run.settings
-        size = settings.ensemble_size
         self.folds = trained.folds
         self.history_ = {
-            "train_loss": _columns(result.train_loss, trained.members),
-            "validation_loss": _columns(result.validation_loss, trained.members),
+            "train_loss": result.train_loss,
+            "validation_loss": result.validation_loss,
         }
         self.training_ = {
             "random_state": settings.random_state,
             "max_steps": settings.max_steps,
             "validation_size": run.validation_size,
             "steps": int(result.train_loss.index[-1]),
-            "best_step": [result.best_step[m // size] for m in trained.members[::size]],
+            "best_step": result.best_step,
             "closed_form": configuration.closed_form,
             "weight_decay": configuration.weight_decay,
             "evidence": evidence,
         }
         self.is_trained_ = True
-        split = trained.data.splits[trained.members[0]]
+        split = trained.data.splits[0]
         self.train_indices_, self.validation_indices_ = split.train, split.validation
 
     def _split(self, run: Run, n_folds: int, n_candidates: int) -> tuple[np.ndarray | None, list[MemberSplit]]:
@@ -258,10 +250,3 @@ class TrainingMixin:
             held_out = disjoint_parts(rows, run.validation_size, n_members, rng)
             splits += [MemberSplit(np.setdiff1d(rows, part), part) for part in held_out] * n_candidates
         return folds, splits
-
-
-def _columns(losses: pd.DataFrame, members: list[int]) -> pd.DataFrame:
-    """History of the members that were kept."""
-    kept = losses.iloc[:, members]
-    kept.columns = [f"member_{m}" for m in range(len(members))]
-    return kept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,6 +52,14 @@ class FlowNetwork(nn.Module, ABC):
     @abstractmethod
     def flow_and_divergence(self, z: Tensor, q: Tensor, condition: Condition) -> FlowWithDivergence:
         """The same with the exact divergence of the velocity."""
+
+    def flows(self, z: Tensor, q: Tensor, conditions: Sequence[Condition]) -> list[Flow]:
+        """Velocity and score for several conditions; a network that can shares what they have in common."""
+        return [self.flow(z, q, condition) for condition in conditions]
+
+    def flows_and_divergences(self, z: Tensor, q: Tensor, conditions: Sequence[Condition]) -> list[FlowWithDivergence]:
+        """The same with exact divergences."""
+        return [self.flow_and_divergence(z, q, condition) for condition in conditions]
 
     @abstractmethod
     def loss(self, x1: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:

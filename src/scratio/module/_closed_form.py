@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from scratio.module._derivatives import Derivatives
+
 PADDING = -1e30
 """Log weight of a component that is not there; a number, since infinite ones do not average."""
 
@@ -70,6 +72,19 @@ class ClosedFormDensities(nn.Module):
         """
         with torch.autocast(device_type=z.device.type, enabled=False):
             return self._log_densities(z.to(self.mean.dtype), q.to(self.mean.dtype))
+
+    def derivatives(self, z: Tensor, q: Tensor) -> Derivatives:
+        """Log densities as :meth:`forward` gives them, with their gradients and Laplacians in z."""
+        n_members, n, d = z.shape
+        tanh, sech = torch.tanh(q)[..., None, None], 1.0 / torch.cosh(q)[..., None, None]
+        precision = (1.0 / (tanh**2 * self.variance[:, None] + sech**2)).expand(-1, n, *self.mean.shape[1:])
+        shift = z[:, :, None, None] - tanh * self.mean[:, None]
+        basis = self._basis_of_conditions()
+        pulled = torch.einsum("mnckd,mckde->mncke", shift, basis) * precision
+        gradient = -torch.einsum("mncke,mckde->mnckd", pulled, basis)
+        quadratic = -(gradient * shift).sum(-1) - precision.log().sum(-1)
+        parts = Derivatives(self.log_weight[:, None] - 0.5 * quadratic, gradient, -precision.sum(-1))
+        return parts.log_sum_exp()
 
     def _log_densities(self, z: Tensor, q: Tensor) -> Tensor:
         n_members, n = z.shape[:2]

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from scratio.module._base import Flow, FlowNetwork, FlowWithDivergence, add_noise, forward_mode_divergence
+from scratio.module._basis import FactorisedBasis
 from scratio.module._closed_form import ClosedFormDensities
 from scratio.module._condition import MARGINAL, Condition
+from scratio.module._derivatives import Derivatives
 from scratio.module._embedding import CoordinateEmbedding
 from scratio.module._residual import ResidualNet
 from scratio.paths import GaussianPath
 
 SMALLEST_SINH = 1e-2
 """Below this sinh(q) the state is noise and the gradient of the potential is bounded by its factor tanh(q)."""
+MAX_JOINT = 32
+"""Largest number of combinations of several keys that have outputs of their own."""
+LOGIT_GRADIENTS = 2**25
+"""Largest number of entries of the gradients of all logits that are held at once."""
 
 
 class PotentialNetwork(FlowNetwork):
@@ -34,6 +42,10 @@ class PotentialNetwork(FlowNetwork):
 
     .. math:: F_S = F + \nabla_z \phi_S / \sinh q, \qquad \nabla \log p_q(z | S) = \sinh(q) F_S - z .
 
+    Up to 32 combinations have an output of G each. More of them, if they are combinations of several keys, share
+    outputs (:class:`FactorisedBasis`). A continuous key is cut into levels, which take part in the combinations; G_c
+    is a smooth function of the level's value, so that a number that is asked about need not be one of them.
+
     B is a closed form, the log densities of Gaussians or small mixtures fitted to the conditions
     (:class:`ClosedFormDensities`), or nothing; G is a network that starts at zero; the factor a is fitted on held-out
     cells after training. The loss is the cross-entropy of the logits at all noise levels plus the denoising loss of
@@ -48,6 +60,8 @@ class PotentialNetwork(FlowNetwork):
         Codes of the observed combinations, shape (n_combinations, n_keys).
     weights
         Their shares among the cells, shape (n_combinations,).
+    values
+        Their values of the continuous keys, shape (n_combinations, n_continuous); none by default.
     path
         Gaussian path.
     n_members
@@ -61,6 +75,7 @@ class PotentialNetwork(FlowNetwork):
     """
 
     combinations: Tensor
+    values_of_combinations: Tensor
     log_weights: Tensor
 
     def __init__(
@@ -71,6 +86,7 @@ class PotentialNetwork(FlowNetwork):
         weights: Tensor,
         path: GaussianPath,
         generator: torch.Generator,
+        values: Tensor | None = None,
         n_members: int = 1,
         n_hidden: int = 128,
         n_layers: int = 2,
@@ -79,7 +95,9 @@ class PotentialNetwork(FlowNetwork):
     ) -> None:
         super().__init__()
         self.path, self.n_members, self.n_features = path, n_members, n_features
+        values = torch.empty((len(combinations), 0)) if values is None else values
         self.register_buffer("combinations", combinations)
+        self.register_buffer("values_of_combinations", values)
         self.register_buffer("log_weights", weights.log())
 
         def net(n_out: int) -> ResidualNet:
@@ -96,28 +114,81 @@ class PotentialNetwork(FlowNetwork):
         # Each net has an embedding of its own: the held-out loss chooses the classifier's step, not the denoiser's.
         self.classifier_embedding = CoordinateEmbedding(n_members, n_embed, 0, generator)
         self.marginal_embedding = CoordinateEmbedding(n_members, n_embed, 0, generator)
-        self.marginal, self.classifier = net(n_features), net(len(combinations))
+        self.basis = None
+        if values.shape[1] or (combinations.shape[1] > 1 and len(combinations) > MAX_JOINT):
+            n_categories = [int(codes.max()) + 1 for codes in combinations.T]
+            self.basis = FactorisedBasis(n_members, n_categories, values.shape[1], generator)
+        n_outputs = len(combinations) if self.basis is None else self.basis.n_features
+        self.marginal, self.classifier = net(n_features), net(n_outputs)
         self.closed_form = closed_form
         self.factor = nn.Parameter(torch.ones((n_members, 1, 1)), requires_grad=False)
         self.classifier_is_closed = False
 
+    def log_likelihoods(self, z: Tensor, q: Tensor, conditions: Sequence[Condition]) -> list[Tensor]:
+        """Log density of every condition at coordinate q up to a term that the conditions share, (n_members, n) each.
+
+        Only the combinations that the conditions name are summed over.
+        """
+        queries = [self._query(condition) for condition in conditions]
+        return self._log_likelihoods(z, q, self.classifier_embedding(q), queries)
+
     def potential(self, z: Tensor, q: Tensor, condition: Condition) -> Tensor:
         """Log density ratio of condition to marginal at coordinate q, shape (n_members, n)."""
-        return self._potential(z, q, self.classifier_embedding(q), self.combinations_in(condition))
+        queries = [self._query(condition), self._all()]
+        own, marginal = self._log_likelihoods(z, q, self.classifier_embedding(q), queries)
+        return own - marginal
 
     def flow(self, z: Tensor, q: Tensor, condition: Condition) -> Flow:
         """Velocity and score at coordinate q."""
-        subset, embedding = self.combinations_in(condition), self.classifier_embedding(q)
-        pull = torch.func.vjp(lambda y: self._potential(y, q, embedding, subset), z)[1]
-        (gradient,) = pull(z.new_ones(z.shape[:-1]))
-        output = self.marginal(z, self.marginal_embedding(q)) + gradient / torch.sinh(q).clamp_min(SMALLEST_SINH)
-        return Flow(output / torch.cosh(q), torch.sinh(q) * output - z)
+        return self.flows(z, q, [condition])[0]
+
+    def flows(self, z: Tensor, q: Tensor, conditions: Sequence[Condition]) -> list[Flow]:
+        """Velocity and score for several conditions, by reverse mode through one pass of the classifier."""
+        queries = [*map(self._query, conditions), self._all()]
+        embedding = self.classifier_embedding(q)
+        values, pull = torch.func.vjp(lambda y: self._log_likelihoods(y, q, embedding, queries), z)
+        output = self.marginal(z, self.marginal_embedding(q))
+        flows = []
+        for index in range(len(conditions)):
+            # The potential is the difference to the marginal, which comes last.
+            weights = [torch.zeros_like(value) for value in values]
+            weights[index], weights[-1] = torch.ones_like(values[0]), -torch.ones_like(values[0])
+            flows.append(Flow(*self._from_gradient(z, q, output, pull(weights)[0])))
+        return flows
 
     def flow_and_divergence(self, z: Tensor, q: Tensor, condition: Condition) -> FlowWithDivergence:
-        """Velocity, score and exact divergence by forward mode over the gradient: d Jacobian-vector products."""
-        flow = self.flow(z, q, condition)
-        divergence = forward_mode_divergence(lambda y: self.flow(y, q, condition).velocity, z)
-        return FlowWithDivergence(flow.velocity, flow.score, divergence)
+        """Velocity, score and exact divergence."""
+        return self.flows_and_divergences(z, q, [condition])[0]
+
+    def flows_and_divergences(self, z: Tensor, q: Tensor, conditions: Sequence[Condition]) -> list[FlowWithDivergence]:
+        """Velocity, score and exact divergence in closed form; the networks are evaluated once for all conditions.
+
+        The classifier's Laplacian costs about n_features / 2 of its forward passes (see :class:`ResidualNet`).
+        """
+        n_members, n, d = z.shape
+        step = max(LOGIT_GRADIENTS // (n_members * d * len(self.combinations)), 1)
+        if n > step:
+            parts = [
+                self.flows_and_divergences(
+                    z[:, rows], q if q.shape[1] == 1 else q[:, rows], [condition[rows] for condition in conditions]
+                )
+                for rows in (slice(start, start + step) for start in range(0, n, step))
+            ]
+            return [_joined(part) for part in zip(*parts, strict=True)]
+        queries = [*map(self._query, conditions), self._all()]
+        features = self.classifier.derivatives(z, self.classifier_embedding(q)).scale(self.factor * torch.tanh(q))
+        base = self._base_derivatives(z, q)
+        *own, marginal = [
+            self._masked(base + self._compose_derivatives(features, query), query).log_sum_exp() for query in queries
+        ]
+        output, trace = self._marginal_and_trace(z, self.marginal_embedding(q))
+        flows = []
+        for derivatives in own:
+            potential = derivatives - marginal
+            velocity, score = self._from_gradient(z, q, output, potential.gradient)
+            sinh, cosh = torch.sinh(q).clamp_min(SMALLEST_SINH).squeeze(-1), torch.cosh(q).squeeze(-1)
+            flows.append(FlowWithDivergence(velocity, score, (trace + potential.laplacian / sinh) / cosh))
+        return flows
 
     def loss(self, x1: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
         """Cross-entropy in nats plus denoising loss in units of its target's variance, per member."""
@@ -148,6 +219,8 @@ class PotentialNetwork(FlowNetwork):
         self.classifier_is_closed = True
         self.classifier.requires_grad_(False)
         self.classifier_embedding.requires_grad_(False)
+        if self.basis is not None:
+            self.basis.requires_grad_(False)
         return True
 
     def discard(self, members: slice) -> bool:
@@ -182,29 +255,112 @@ class PotentialNetwork(FlowNetwork):
         """At the smallest noise level: logits without the network, and what the network adds."""
         q = torch.full((1, 1, 1), self.path.q_end, dtype=x1.dtype, device=x1.device)
         z = torch.tanh(q) * x1
-        return self._base(z, q), torch.tanh(q) * self.classifier(z, self.classifier_embedding(q))
+        learnt = self._compose(self.classifier(z, self.classifier_embedding(q)), self._all())
+        return self._base(z, q), torch.tanh(q) * learnt
+
+    def combinations_in(self, condition: Condition) -> Tensor:
+        """Which combinations agree with a condition, (..., n, n_combinations).
+
+        Of those that agree with its categories, the ones with the numbers nearest to its own.
+        """
+        codes = condition.codes.unsqueeze(-2)
+        agrees = ((codes == MARGINAL) | (codes == self.combinations)).all(-1)
+        if self.values_of_combinations.shape[1] == 0:
+            return agrees
+        difference = condition.values.unsqueeze(-2) - self.values_of_combinations
+        distance = difference.nan_to_num(0.0).square().sum(-1).masked_fill(~agrees, torch.inf)
+        return agrees & (distance == distance.min(-1, keepdim=True).values)
+
+    def index(self, condition: Condition) -> Tensor:
+        """Combination of every cell."""
+        return self.combinations_in(condition).to(torch.uint8).argmax(-1)
+
+    def _log_posterior(self, z: Tensor, q: Tensor, embedding: Tensor) -> Tensor:
+        learnt = self._compose(self.classifier(z, embedding), self._all())
+        return (self._base(z, q) + self.factor * torch.tanh(q) * learnt).log_softmax(-1)
+
+    def _log_likelihoods(self, z: Tensor, q: Tensor, embedding: Tensor, queries: Sequence[_Query]) -> list[Tensor]:
+        features, base = self.factor * torch.tanh(q) * self.classifier(z, embedding), self._base(z, q)
+        return [
+            (base + self._compose(features, query) + query.outside).logsumexp(-1) - query.log_weight
+            for query in queries
+        ]
 
     def _base(self, z: Tensor, q: Tensor) -> Tensor:
         if self.closed_form is None:
             return self.log_weights.expand(*z.shape[:-1], -1)
         return self.log_weights + self.closed_form(z, q)
 
-    def _logits(self, z: Tensor, q: Tensor, embedding: Tensor) -> Tensor:
-        return self._base(z, q) + self.factor * torch.tanh(q) * self.classifier(z, embedding)
+    def _base_derivatives(self, z: Tensor, q: Tensor) -> Derivatives:
+        log_weights = self.log_weights.expand(*z.shape[:-1], -1)
+        if self.closed_form is None:
+            gradient = z.new_zeros((*log_weights.shape, z.shape[-1]))
+            return Derivatives(log_weights, gradient, torch.zeros_like(log_weights))
+        closed_form = self.closed_form.derivatives(z, q)
+        return replace(closed_form, value=closed_form.value + log_weights)
 
-    def _log_posterior(self, z: Tensor, q: Tensor, embedding: Tensor) -> Tensor:
-        return self._logits(z, q, embedding).log_softmax(-1)
+    def _compose(self, features: Tensor, query: _Query) -> Tensor:
+        """Logits of the combinations from the outputs of the network."""
+        if query.weight is None:
+            return features
+        if query.weight.ndim == features.ndim:
+            return torch.bmm(features, query.weight.transpose(1, 2))
+        return torch.einsum("mncj,mnj->mnc", query.weight, features)
 
-    def _potential(self, z: Tensor, q: Tensor, embedding: Tensor, subset: Tensor) -> Tensor:
-        outside = torch.zeros_like(subset, dtype=z.dtype).masked_fill(~subset, -torch.inf)
+    def _compose_derivatives(self, features: Derivatives, query: _Query) -> Derivatives:
+        return features if query.weight is None else features.combine(query.weight)
+
+    @staticmethod
+    def _masked(logits: Derivatives, query: _Query) -> Derivatives:
+        return replace(logits, value=logits.value + query.outside - query.log_weight[..., None])
+
+    def _marginal_and_trace(self, z: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        if self.marginal.has_closed_form_trace:
+            return self.marginal.forward_and_trace(z, embedding)
+        trace = forward_mode_divergence(lambda y: self.marginal(y, embedding), z)
+        return self.marginal(z, embedding), trace
+
+    @staticmethod
+    def _from_gradient(z: Tensor, q: Tensor, output: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Velocity and score from the marginal's output and the gradient of the potential."""
+        own = output + gradient / torch.sinh(q).clamp_min(SMALLEST_SINH)
+        return own / torch.cosh(q), torch.sinh(q) * own - z
+
+    def _all(self) -> _Query:
+        """All combinations as they were observed."""
+        nothing = self.log_weights.new_zeros(())
+        weight = None if self.basis is None else self.basis(self.combinations, self.values_of_combinations)
+        return _Query(weight, nothing, nothing)
+
+    def _query(self, condition: Condition) -> _Query:
+        """What a condition asks of the logits; numbers are taken as they are, not at their nearest level."""
+        inside = self.combinations_in(condition)
+        outside = torch.zeros_like(inside, dtype=self.log_weights.dtype).masked_fill(~inside, -torch.inf)
         log_weight = (self.log_weights + outside).logsumexp(-1)
-        return (self._log_posterior(z, q, embedding) + outside).logsumexp(-1) - log_weight
+        if self.basis is None:
+            return _Query(None, outside, log_weight)
+        given = condition.values.unsqueeze(-2)
+        if given.isnan().all():
+            return _Query(self._all().weight, outside, log_weight)
+        n, n_combinations = condition.values.shape[-2], len(self.combinations)
+        values = given.where(~given.isnan(), self.values_of_combinations).reshape(n * n_combinations, -1)
+        weight = self.basis(self.combinations.repeat(n, 1), values.to(self.dtype))
+        weight = weight.unflatten(1, (n, n_combinations))
+        return _Query(weight.squeeze(1) if n == 1 else weight, outside, log_weight)
 
-    def combinations_in(self, condition: Condition) -> Tensor:
-        """Which combinations agree with a condition, (..., n, n_combinations)."""
-        codes = condition.codes.unsqueeze(-2)
-        return ((codes == MARGINAL) | (codes == self.combinations)).all(-1)
 
-    def index(self, condition: Condition) -> Tensor:
-        """Combination of every cell."""
-        return self.combinations_in(condition).to(torch.uint8).argmax(-1)
+@dataclass(frozen=True)
+class _Query:
+    """Weights of the features (None where features are logits), log indicator and log weight of the combinations."""
+
+    weight: Tensor | None
+    outside: Tensor
+    log_weight: Tensor
+
+
+def _joined(parts: Sequence[FlowWithDivergence]) -> FlowWithDivergence:
+    return FlowWithDivergence(
+        torch.cat([part.velocity for part in parts], dim=1),
+        torch.cat([part.score for part in parts], dim=1),
+        torch.cat([part.divergence for part in parts], dim=1),
+    )

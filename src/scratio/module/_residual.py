@@ -7,8 +7,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from scratio.module._derivatives import Derivatives
 from scratio.module._layers import StackedLinear
 
+TANGENT_NUMBERS = 2**22
+"""Largest number of entries of a block's tangents that are held at once."""
 CLOSED_FORM_BLOCKS = 2
 """Largest depth for which the trace of the Jacobian costs one extra matrix product per cell."""
 
@@ -35,6 +38,18 @@ class ResidualBlock(nn.Module):
         pre = scale * self.inner(hidden) + shift
         gate = torch.sigmoid(pre)
         return hidden + self.outer(gain * pre * gate), gate * (1.0 + pre * (1.0 - gate)) * (scale * gain)
+
+    def forward_slope_and_curvature(self, hidden: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """New hidden state, and first and second derivative of the modulated nonlinearity with respect to ``U h``."""
+        scale, shift, gain = self._modulation(embedding)
+        pre = scale * self.inner(hidden) + shift
+        gate = torch.sigmoid(pre)
+        curvature = gate * (1.0 - gate) * (2.0 + pre * (1.0 - 2.0 * gate)) * (scale**2 * gain)
+        return (
+            hidden + self.outer(gain * pre * gate),
+            gate * (1.0 + pre * (1.0 - gate)) * (scale * gain),
+            curvature,
+        )
 
     def _modulation(self, embedding: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         scale, shift, gain = self.film(embedding).chunk(3, dim=-1)
@@ -113,6 +128,69 @@ class ResidualNet(nn.Module):
         trace = self._linear_trace(gate) + self._block_traces(slopes)
         return output, trace.expand(output.shape[:-1])
 
+    def derivatives(self, z: Tensor, embedding: Tensor) -> Derivatives:
+        r"""Outputs with their gradients and Laplacians in z, exactly, for any depth.
+
+        In the row-vector convention, with :math:`D_l` and :math:`C_l` the slopes and curvatures of the nonlinearity of
+        block l, its tangent in direction i and its Laplacian are
+
+        .. math::
+            T_{li} = B_{li} D_l, \qquad B_{li} = e_i W_{in} U_l + \sum_{m<l} T_{mi} V_m U_l, \qquad
+            \Delta_l = C_l \sum_i B_{li}^2 + D_l \sum_{m<l} \Delta_m V_m U_l ,
+
+        so that L blocks cost L (L - 1) / 2 products of width ``n_hidden`` per direction, and the rest next to nothing.
+        """
+        n_members, n, d = z.shape
+        hidden = self.input(z) + self.shift(embedding)
+        slopes, curvatures = [], []
+        for block in self._chain:
+            hidden, slope, curvature = block.forward_slope_and_curvature(hidden, embedding)
+            slopes.append(slope)
+            curvatures.append(curvature)
+        gate = self.gate(embedding)
+        value = self.output(hidden) + self.mix(gate * self.rotate(z))
+        straight = self.input.weight @ self.output.weight
+        gradients, squares = [], [torch.zeros_like(slope) for slope in slopes]
+        step = max(TANGENT_NUMBERS // (n_members * n * hidden.shape[2]), 1)
+        for start in range(0, d, step):
+            some = slice(start, start + step)
+            tangents = self._tangents(slopes, squares, some)
+            through = (self.rotate.weight[:, None, some] * gate[:, :, None]) @ self.mix.weight[:, None]
+            gradient = straight[:, None, some] + through
+            for block, tangent in zip(self._chain, tangents, strict=True):
+                gradient = gradient + _product(tangent, block.outer.weight @ self.output.weight)
+            gradients.append(gradient)
+        laplacian = self._laplacian(slopes, curvatures, squares, value)
+        # Where all modulations are one the gradient of the linear part is the same for all cells.
+        gradient = torch.cat([g.expand(n_members, n, -1, -1) for g in gradients], dim=2)
+        return Derivatives(value, gradient.transpose(2, 3), laplacian)
+
+    def _tangents(self, slopes: list[Tensor], squares: list[Tensor], some: slice) -> list[Tensor]:
+        """Tangents of the nonlinearities in some directions, (n_members, n, n_directions, n_hidden).
+
+        The squares of the tangents before the nonlinearity are added to ``squares``.
+        """
+        tangents: list[Tensor] = []
+        for index, (block, slope) in enumerate(zip(self._chain, slopes, strict=True)):
+            before = (self.input.weight[:, some] @ block.inner.weight)[:, None]
+            for earlier, tangent in zip(self._chain, tangents, strict=False):
+                before = before + _product(tangent, earlier.outer.weight @ block.inner.weight)
+            squares[index] += (before**2).sum(2)
+            tangents.append(before * slope[:, :, None])
+        return tangents
+
+    def _laplacian(self, slopes: list[Tensor], curvatures: list[Tensor], squares: list[Tensor], like: Tensor) -> Tensor:
+        """Laplacians of the outputs from those of the nonlinearities."""
+        own: list[Tensor] = []
+        total = torch.zeros_like(like)
+        for block, slope, curvature, square in zip(self._chain, slopes, curvatures, squares, strict=True):
+            before = torch.zeros_like(slope)
+            for earlier, laplacian in zip(self._chain, own, strict=False):
+                before = before + torch.bmm(laplacian, earlier.outer.weight @ block.inner.weight)
+            own.append(curvature * square + slope * before)
+            total = total + torch.bmm(own[-1], block.outer.weight @ self.output.weight)
+        return total
+
     def _linear_trace(self, gate: Tensor) -> Tensor:
         through = (self.mix.weight.transpose(1, 2) * self.rotate.weight).sum(1)  # diagonal of Q P, (n_members, n_in)
         straight = (self.input.weight * self.output.weight.transpose(1, 2)).sum((1, 2))
@@ -132,3 +210,8 @@ class ResidualNet(nn.Module):
             back = second.outer.weight @ loop @ first.inner.weight  # and round through the output and the input
             total = total + ((slopes[0] @ (forward * back.transpose(1, 2))) * slopes[1]).sum(-1)
         return total
+
+
+def _product(tangent: Tensor, weight: Tensor) -> Tensor:
+    """(n_members, n, k, a) times (n_members, a, b): one batched product per member."""
+    return torch.bmm(tangent.flatten(1, 2), weight).unflatten(1, tangent.shape[1:3])

@@ -1,8 +1,8 @@
 """Training on Lightning: batches, loss, averaging, early stopping per member."""
 
-from scratio.train._callbacks import paired_difference
+from scratio.train._callbacks import SIGNIFICANT, paired_difference
 from scratio.train._config import TrainConfig
 from scratio.train._data import CellDataModule, MemberSplit
 from scratio.train._fit import TrainResult, fit
 
-__all__ = ["CellDataModule", "MemberSplit", "TrainConfig", "TrainResult", "fit", "paired_difference"]
+__all__ = ["SIGNIFICANT", "CellDataModule", "MemberSplit", "TrainConfig", "TrainResult", "fit", "paired_difference"]

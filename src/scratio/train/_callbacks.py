@@ -15,7 +15,7 @@ from scratio.module import FlowNetwork
 from scratio.train._config import TrainConfig
 
 SIGNIFICANT = 2.0
-"""Standard errors by which the loss must have risen before a training is given up."""
+"""Standard errors by which one loss must exceed another to be taken as higher."""
 
 _STATE = ("history", "initial", "best", "chosen", "is_closed")
 
