@@ -23,6 +23,7 @@ from scratio.module import (
     _residual,
     select_members,
 )
+from scratio.module._base import add_noise
 from scratio.module._basis import FactorisedBasis
 from scratio.module._derivatives import Derivatives
 from scratio.module._layers import StackedEmbedding, StackedLinear
@@ -600,6 +601,37 @@ def test_a_closed_form_does_not_shift_with_the_class_sizes(z):
         network.log_weights = weights.double().log()
         ratios.append(network.potential(z, q, given(0, 0)) - network.potential(z, q, given(1, 1)))
     torch.testing.assert_close(*ratios, rtol=1e-6, atol=1e-6)
+
+
+# --- noise
+
+
+@pytest.mark.parametrize(("n", "group", "n_levels"), [(24, 8, 3), (24, 1, 24), (25, 8, 25)])
+def test_successive_cells_may_share_a_noise_level_but_not_the_noise(n, group, n_levels):
+    path = GaussianPath(0.02)
+    noised = add_noise(torch.zeros((2, n, 3)), path, torch.Generator().manual_seed(0), group=group)
+    assert noised.levels.shape == (2, n_levels, 1)
+    torch.testing.assert_close(noised.q, noised.levels.repeat_interleave(n // n_levels, dim=1))
+    # One level in each of as many equal parts of the path, others for the other member.
+    parts = (noised.levels / path.q_end * n_levels).floor().squeeze(-1)
+    assert torch.equal(parts, torch.arange(n_levels).expand(2, -1).float())
+    assert (noised.levels[0] != noised.levels[1]).all()
+    noise = noised.z * torch.cosh(noised.q)  # the cells are zero
+    assert torch.unique(noise.flatten()).numel() == 2 * n * 3
+    torch.testing.assert_close(noised.target, -torch.tanh(noised.q) * noise)
+
+
+@pytest.mark.parametrize("n_layers", [1, 2])
+def test_cells_that_share_a_row_of_the_embedding_are_as_with_one_each(n_layers):
+    net = ResidualNet(
+        2, n_in=4, n_out=4, n_hidden=7, n_layers=n_layers, n_embed=5, generator=torch.Generator().manual_seed(0)
+    )
+    net = randomise(net.double())
+    z, embedding = states(2, 6, 4, dtype=torch.float64), states(2, 2, 5, seed=3, dtype=torch.float64)
+    one_each = embedding.repeat_interleave(3, dim=1)
+    torch.testing.assert_close(net(z, embedding), net(z, one_each), rtol=1e-12, atol=1e-12)
+    for shared, own in zip(net.forward_and_trace(z, embedding), net.forward_and_trace(z, one_each), strict=True):
+        torch.testing.assert_close(shared, own, rtol=1e-12, atol=1e-12)
 
 
 # --- numbers and many combinations

@@ -11,9 +11,10 @@ import torch
 
 import scratio
 from scratio.model import ScRatio
-from scratio.model._selection import NONE, choose_group, rank_closed_forms, set_closed_form, shrink
+from scratio.model._selection import NONE, average, choose_group, rank_closed_forms, set_closed_form, shrink
 from scratio.module import Condition, PotentialNetwork
 from scratio.paths import GaussianPath
+from scratio.stats import held_out_share
 from scratio.train import CellDataModule, MemberSplit, TrainConfig, TrainResult
 
 CONFIG = TrainConfig(max_steps=10, ensemble_size=2, n_validation=1_000)
@@ -128,13 +129,56 @@ def test_the_candidate_of_the_lowest_loss_is_kept(rng):
     assert choose_group(result_of(losses, [10, 10, 10]), [NONE, NONE, "shared Gaussian"])[0] == 1
 
 
-@pytest.mark.parametrize(("excess", "kept"), [(0.004, 1), (0.007, 0)])
-def test_a_closed_form_alone_is_kept_unless_another_is_better_by_more_than_a_standard_error(rng, excess, kept):
+@pytest.mark.parametrize(("gain", "kept"), [(0.004, 0), (0.007, 1)])
+def test_training_on_top_of_a_closed_form_has_to_be_better_by_more_than_a_standard_error(rng, gain, kept):
     noise = rng.normal(size=400)
     noise = (noise - noise.mean()) / noise.std(ddof=1)
-    losses = np.stack([np.ones(400), 1.0 + excess + 0.1 * noise])  # a standard error of .005
-    assert choose_group(result_of(losses, [10, 0]), [NONE, "shared Gaussian"])[0] == kept
-    assert choose_group(result_of(losses, [10, 10]), [NONE, "shared Gaussian"])[0] == 0
+    losses = np.stack([np.ones(400), 1.0 - gain + 0.1 * noise])  # a standard error of .005
+    assert choose_group(result_of(losses, [10, 10]), [NONE, "shared Gaussian"])[0] == kept
+
+
+# --- the average with a closed form --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("right", "expected"), [(0, 1.0), (1, 0.0)])
+def test_a_bad_potential_gets_no_share(rng, right, expected):
+    truth = rng.normal(size=(4_000, 1)) * [0.0, 2.0]
+    codes = (rng.uniform(size=4_000) < 1.0 / (1.0 + np.exp(-truth[:, 1]))).astype(int)
+    noise = rng.normal(size=(4_000, 1)) * [0.0, 6.0]
+    potentials = [truth, noise] if right == 0 else [noise, truth]
+    assert held_out_share(np.log([0.5, 0.5]), *potentials, codes) == pytest.approx(expected, abs=0.1)
+
+
+def test_two_potentials_with_errors_of_their_own_share(rng):
+    truth = rng.normal(size=(20_000, 1)) * [0.0, 2.0]
+    codes = (rng.uniform(size=20_000) < 1.0 / (1.0 + np.exp(-truth[:, 1]))).astype(int)
+    first, second = (truth + rng.normal(size=truth.shape) * [0.0, 1.0] for _ in range(2))
+    assert held_out_share(np.log([0.5, 0.5]), first, second, codes) == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_potential_is_averaged_with_a_closed_form_by_the_cells_of_its_own_fold(rng):
+    # The conditions differ along x_0, log r = x_0 - 1/2, which the closed form finds. The network of fold 0 says
+    # nothing, that of fold 1 says x_0.
+    codes = rng.integers(0, 2, 2_000)
+    x = rng.normal(size=(2_000, 2)) + codes[:, None] * [1.0, 0.0]
+    splits = [MemberSplit(np.arange(1_000, 2_000), np.arange(1_000))] * 2
+    config = replace(CONFIG, ensemble_size=1, n_validation=1_000)
+    network = network_of(2)
+    with torch.no_grad():
+        network.classifier.rotate.weight.copy_(torch.eye(2))
+        network.classifier.gate.weight.zero_()
+        network.classifier.gate.bias.fill_(1.0)
+        network.classifier.mix.weight[1] = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
+    shares = average(network, "shared Gaussian", data_of(x, codes, splits, config), config)
+    assert shares[0] > 0.8
+    assert network.gate.flatten().tolist() == pytest.approx(shares)
+    assert network.share.flatten().tolist() == pytest.approx([1.0 - share for share in shares])
+    # Logits are the weighted mean of both: at x = (0, 0) the closed form alone says something, -1/2.
+    base, learnt = (
+        (part[:, 0, 1] - part[:, 0, 0]).detach() for part in network.held_out_logits(torch.zeros((2, 1, 2)))
+    )
+    np.testing.assert_allclose(base, [-0.5 * share for share in shares], atol=0.08)
+    np.testing.assert_allclose(learnt, 0.0, atol=1e-6)
 
 
 # --- shrinkage -----------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from scratio._seed import child_seed, torch_generator
-from scratio.module import ClosedFormDensities, Condition, PotentialNetwork
+from scratio.module import ClosedFormDensities, Condition, PotentialNetwork, select_members
 from scratio.stats import (
     ConditionMixture,
     class_gaussian,
     common_responsibility,
+    held_out_share,
     held_out_shrinkage,
     shared_gaussian,
     shared_mixture,
@@ -161,19 +162,46 @@ def _criterion(network: PotentialNetwork, parts: list[Part], data: CellDataModul
 def choose_group(result: TrainResult, closed_forms: list[str]) -> tuple[int, list[float]]:
     """Candidate to keep, and the held-out losses of all.
 
-    The lowest loss decides, but for a closed form that no training improved on: without a network it is the simplest
-    of all, and kept unless another candidate is better by more than a standard error.
+    A network that was trained without a closed form can still be averaged with it (see :func:`average`), so training on
+    top of one has to be better by more than a standard error.
     """
     if result.held_out is None:
         losses = result.validation_loss.iloc[-1].to_numpy().reshape(len(closed_forms), -1).mean(1)
         return int(losses.argmin()), losses.tolist()
     losses = result.held_out.mean(1).numpy()
-    best = int(losses.argmin())
-    for group, name in enumerate(closed_forms):
-        if name != NONE and result.best_step[group] == 0:
-            excess, error = paired_difference(result.held_out[group], result.held_out[best])
-            best = group if excess <= error else best
+    without = [group for group, name in enumerate(closed_forms) if name == NONE]
+    best = min(without, key=lambda group: float(losses[group]))
+    for group in set(range(len(closed_forms))) - set(without):
+        excess, error = paired_difference(result.held_out[best], result.held_out[group])
+        best = group if excess > error else best
     return best, losses.tolist()
+
+
+def average(network: PotentialNetwork, name: str, data: CellDataModule, config: TrainConfig) -> list[float]:
+    """Average a potential that was trained without a closed form with one, by the cells that the members held out.
+
+    Parameters
+    ----------
+    network
+        Trained network.
+    name
+        The closed form.
+    data, config
+        Cells, rows of all members, settings.
+
+    Returns
+    -------
+    Share of the closed form in each fold.
+    """
+    set_closed_form(network, [name], data, config)
+    prior = network.log_weights.double().cpu().numpy()
+    shares = []
+    for fold, base, learnt, own in _held_out(network, data, config):
+        # A network that was discarded has the factor 0, and no share to claim.
+        share = held_out_share(prior, base - prior, float(network.factor[fold.start]) * learnt, own)
+        network.gate.data[fold], network.share.data[fold] = share, 1.0 - share
+        shares.append(share)
+    return shares
 
 
 def shrink(network: PotentialNetwork, data: CellDataModule, config: TrainConfig) -> dict[str, list[float]]:
@@ -190,25 +218,28 @@ def shrink(network: PotentialNetwork, data: CellDataModule, config: TrainConfig)
     -------
     Factors, slopes and their standard errors, one per fold.
     """
-    batches = data.val_dataloader().parts
-    bases, learnts, owns = [], [], []
-    with torch.no_grad():
-        for rows in batches:
-            x, codes, values = data.gather(rows)
-            base, learnt = network.to(x.device).held_out_logits(x)
-            bases.append(base)
-            learnts.append(learnt)
-            owns.append(network.index(Condition(codes, values)))
-    base, learnt, own = (torch.cat(parts, dim=1) for parts in (bases, learnts, owns))
-    size = config.ensemble_size
     evidence: dict[str, list[float]] = {"factor": [], "slope": [], "standard_error": []}
-    for start in range(0, network.n_members, size):
-        fold = slice(start, start + size)
-        logits = (part[fold].flatten(0, 1).double().numpy() for part in (base, learnt))
-        found = held_out_shrinkage(next(logits), next(logits), own[fold].flatten().numpy())
+    for fold, base, learnt, own in _held_out(network, data, config):
+        found = held_out_shrinkage(base, learnt, own)
         # Where the untrained network was kept the factor is 0 already.
         network.factor.data[fold] *= found.factor
-        evidence["factor"].append(float(network.factor[start]))
+        evidence["factor"].append(float(network.factor[fold.start]))
         evidence["slope"].append(found.slope)
         evidence["standard_error"].append(found.standard_error)
     return evidence
+
+
+def _held_out(
+    network: PotentialNetwork, data: CellDataModule, config: TrainConfig
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray]]:
+    """Members of every fold, and of the cells they held out: logits without the network, what it adds, conditions."""
+    rows = np.concatenate(data.val_dataloader().parts, axis=1)
+    for start in range(0, network.n_members, config.ensemble_size):
+        fold = slice(start, start + config.ensemble_size)
+        members = select_members(network, range(network.n_members)[fold])
+        x, codes, values = data.gather(rows[fold])
+        with torch.no_grad():
+            base, learnt = members.to(x.device).held_out_logits(x)
+            own = members.index(Condition(codes, values))
+        logits, added = (part.flatten(0, 1).double().numpy() for part in (base, learnt))
+        yield fold, logits, added, own.flatten().numpy()

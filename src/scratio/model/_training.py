@@ -13,7 +13,15 @@ from anndata import AnnData
 
 from scratio._seed import child_seed
 from scratio.model._schema import ConditionSchema
-from scratio.model._selection import NONE, Configuration, choose_group, rank_closed_forms, set_closed_form, shrink
+from scratio.model._selection import (
+    NONE,
+    Configuration,
+    average,
+    choose_group,
+    rank_closed_forms,
+    set_closed_form,
+    shrink,
+)
 from scratio.module import Condition, FlowNetwork, PotentialNetwork
 from scratio.stats import disjoint_parts, stratified_folds
 from scratio.train import CellDataModule, MemberSplit, TrainConfig, TrainResult, fit
@@ -65,7 +73,7 @@ class TrainingMixin:
         early_stopping: bool = True,
         random_state: int = 0,
         *,
-        validation_size: float = 0.2,
+        validation_size: float = 0.1,
         patience: int = 6,
         precision: str | None = None,
         num_nodes: int = 1,
@@ -80,7 +88,8 @@ class TrainingMixin:
         moving average of the weights. The averaged weights are validated on each member's held-out cells, with fixed
         noise. Held-out cells decide which closed form the potential starts from and how strong the weight decay is
         (once for a data set, in a shorter training beforehand), and, for each fold on its own, at which step training
-        ends (the untrained network is a candidate too) and by how much the potential is shrunk.
+        ends (the untrained network is a candidate too), by how much the potential is averaged with a closed form it was
+        trained without, and by how much it is shrunk.
 
         Parameters
         ----------
@@ -156,6 +165,9 @@ class TrainingMixin:
             chosen, evidence["configuration"] = self._pilot(run, candidates)
         trained = self._fit(run, [chosen], n_folds)
         if isinstance(self.module, PotentialNetwork) and early_stopping:
+            ranked = candidates[-1].closed_form
+            if chosen.closed_form == NONE != ranked:
+                evidence["average"] = {ranked: average(self.module, ranked, trained.data, settings)}
             evidence["shrinkage"] = shrink(self.module, trained.data, settings)
         self._record(run, trained, chosen, evidence)
 

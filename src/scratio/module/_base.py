@@ -112,25 +112,34 @@ class FlowNetwork(nn.Module, ABC):
 
 @dataclass(frozen=True)
 class Noised:
-    """Cells with noise: the state z, its coordinate q, and the target of the preconditioned denoiser's output."""
+    """Cells with noise: the state z, its coordinate q, and the target of the preconditioned denoiser's output.
+
+    ``levels`` are the coordinates without repeats, shape (n_members, n_levels, 1).
+    """
 
     z: Tensor
     q: Tensor
     target: Tensor
+    levels: Tensor
 
 
-def add_noise(x1: Tensor, path: GaussianPath, generator: torch.Generator, n_draws: int | None = None) -> Noised:
+def add_noise(
+    x1: Tensor, path: GaussianPath, generator: torch.Generator, n_draws: int | None = None, group: int = 1
+) -> Noised:
     """Put cells (n_members, n, d) at coordinates that are uniform on the path.
 
-    Members whose numbers are equal modulo ``n_draws`` get the same noise; by default each gets its own.
+    Members whose numbers are equal modulo ``n_draws`` get the same noise; by default each gets its own. Where n is a
+    multiple of ``group``, so many successive cells share a coordinate, though not the noise.
     """
     n_members, n, d = x1.shape
     n_draws = n_members if n_draws is None else n_draws
     x0 = torch.randn((n_draws, n, d), generator=generator, device=x1.device)
-    q = path.q_end * stratified_uniform(n_draws, n, generator, x1.device)
-    x0, q = (draw.repeat(n_members // n_draws, 1, 1) for draw in (x0, q))
+    group = group if n % group == 0 else 1
+    levels = path.q_end * stratified_uniform(n_draws, n // group, generator, x1.device)
+    x0, levels = (draw.repeat(n_members // n_draws, 1, 1) for draw in (x0, levels))
+    q = levels.repeat_interleave(group, dim=1)
     tanh, sech = torch.tanh(q), 1.0 / torch.cosh(q)
-    return Noised(tanh * x1 + sech * x0, q, sech * x1 - tanh * x0)
+    return Noised(tanh * x1 + sech * x0, q, sech * x1 - tanh * x0, levels)
 
 
 def stratified_uniform(n_members: int, n: int, generator: torch.Generator, device: torch.device) -> Tensor:

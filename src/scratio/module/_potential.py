@@ -20,6 +20,8 @@ from scratio.paths import GaussianPath
 
 SMALLEST_SINH = 1e-2
 """Below this sinh(q) the state is noise and the gradient of the potential is bounded by its factor tanh(q)."""
+CELLS_PER_LEVEL = 8
+"""Cells of a batch that share a noise level, and with it the modulation of the networks, a third of their cost."""
 MAX_JOINT = 32
 """Largest number of combinations of several keys that have outputs of their own."""
 LOGIT_GRADIENTS = 2**25
@@ -30,7 +32,7 @@ class PotentialNetwork(FlowNetwork):
     r"""Marginal denoiser plus the log posterior of the condition at every noise level.
 
     Over the observed combinations c of the condition keys, with weights :math:`\pi_c`, the logits
-    :math:`\ell_c(z, q) = \log \pi_c + B_c(z, q) + a \tanh(q) G_c(z, q)` define
+    :math:`\ell_c(z, q) = \log \pi_c + g B_c(z, q) + a s \tanh(q) G_c(z, q)` define
 
     .. math::
         \phi_c(z, q) = \log p_q(z | c) - \log p_q(z) = \log \operatorname{softmax}(\ell)_c - \log \pi_c .
@@ -47,10 +49,11 @@ class PotentialNetwork(FlowNetwork):
     is a smooth function of the level's value, so that a number that is asked about need not be one of them.
 
     B is a closed form, the log densities of Gaussians or small mixtures fitted to the conditions
-    (:class:`ClosedFormDensities`), or nothing; G is a network that starts at zero; the factor a is fitted on held-out
-    cells after training. The loss is the cross-entropy of the logits at all noise levels plus the denoising loss of
-    :math:`F_c`, which regularises the classifier (design.md, section 4). The log ratio of two conditions is a
-    difference of potentials at the smallest noise level.
+    (:class:`ClosedFormDensities`), or nothing; G is a network that starts at zero. It is trained on top of B, with
+    g = s = 1, or without it; then held-out cells decide the gate g and the network's share s = 1 - g. Last they decide
+    the factor a, near 1 where they support the network and 0 where they do not. The loss is the cross-entropy of the
+    logits at all noise levels plus the denoising loss of :math:`F_c`, which regularises the classifier (design.md,
+    section 4). The log ratio of two conditions is a difference of potentials at the smallest noise level.
 
     Parameters
     ----------
@@ -121,7 +124,9 @@ class PotentialNetwork(FlowNetwork):
         n_outputs = len(combinations) if self.basis is None else self.basis.n_features
         self.marginal, self.classifier = net(n_features), net(n_outputs)
         self.closed_form = closed_form
-        self.factor = nn.Parameter(torch.ones((n_members, 1, 1)), requires_grad=False)
+        self.gate, self.share, self.factor = (
+            nn.Parameter(torch.ones((n_members, 1, 1)), requires_grad=False) for _ in range(3)
+        )
         self.classifier_is_closed = False
 
     def log_likelihoods(self, z: Tensor, q: Tensor, conditions: Sequence[Condition]) -> list[Tensor]:
@@ -146,7 +151,7 @@ class PotentialNetwork(FlowNetwork):
         """Velocity and score for several conditions, by reverse mode through one pass of the classifier."""
         queries = [*map(self._query, conditions), self._all()]
         embedding = self.classifier_embedding(q)
-        values, pull = torch.func.vjp(lambda y: self._log_likelihoods(y, q, embedding, queries), z)
+        values, pull = torch.func.vjp(lambda y: self._log_likelihoods(y, q, embedding, queries), z)[:2]
         output = self.marginal(z, self.marginal_embedding(q))
         flows = []
         for index in range(len(conditions)):
@@ -176,7 +181,7 @@ class PotentialNetwork(FlowNetwork):
             ]
             return [_joined(part) for part in zip(*parts, strict=True)]
         queries = [*map(self._query, conditions), self._all()]
-        features = self.classifier.derivatives(z, self.classifier_embedding(q)).scale(self.factor * torch.tanh(q))
+        features = self.classifier.derivatives(z, self.classifier_embedding(q)).scale(self._amplitude(q))
         base = self._base_derivatives(z, q)
         *own, marginal = [
             self._masked(base + self._compose_derivatives(features, query), query).log_sum_exp() for query in queries
@@ -192,15 +197,16 @@ class PotentialNetwork(FlowNetwork):
 
     def loss(self, x1: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
         """Cross-entropy in nats plus denoising loss in units of its target's variance, per member."""
-        noised = add_noise(x1, self.path, generator)
+        noised = add_noise(x1, self.path, generator, group=CELLS_PER_LEVEL)
         z, q, target = noised.z, noised.q, noised.target
+        marginal_embedding = self.marginal_embedding(noised.levels)
         if self.classifier_is_closed:
-            return ((self.marginal(z, self.marginal_embedding(q)) - target) ** 2).mean((1, 2))
+            return ((self.marginal(z, marginal_embedding) - target) ** 2).mean((1, 2))
         z.requires_grad_(True)
-        log_posterior = self._log_posterior(z, q, self.classifier_embedding(q))
+        log_posterior = self._log_posterior(z, q, self.classifier_embedding(noised.levels))
         own = log_posterior.gather(-1, self.index(condition).unsqueeze(-1)).squeeze(-1)
         (gradient,) = torch.autograd.grad(own.sum(), z, create_graph=True)
-        output = self.marginal(z, self.marginal_embedding(q)) + gradient / torch.sinh(q).clamp_min(SMALLEST_SINH)
+        output = self.marginal(z, marginal_embedding) + gradient / torch.sinh(q).clamp_min(SMALLEST_SINH)
         return ((output - target) ** 2).mean((1, 2)) - own.mean(1)
 
     def is_validated(self, parameter: str) -> bool:
@@ -244,10 +250,10 @@ class PotentialNetwork(FlowNetwork):
         """
         index = self.index(condition).unsqueeze(-1)
         end = torch.full((1, 1, 1), self.path.q_end, device=x1.device)
-        drawn = add_noise(x1, self.path, generator, n_draws)
+        drawn = add_noise(x1, self.path, generator, n_draws, group=CELLS_PER_LEVEL)
         loss = x1.new_zeros(x1.shape[:2])
-        for z, coordinate in ((torch.tanh(end) * x1, end), (drawn.z, drawn.q)):
-            log_posterior = self._log_posterior(z, coordinate, self.classifier_embedding(coordinate))
+        for z, q, levels in ((torch.tanh(end) * x1, end, end), (drawn.z, drawn.q, drawn.levels)):
+            log_posterior = self._log_posterior(z, q, self.classifier_embedding(levels))
             loss = loss - log_posterior.gather(-1, index).squeeze(-1)
         return loss
 
@@ -256,7 +262,7 @@ class PotentialNetwork(FlowNetwork):
         q = torch.full((1, 1, 1), self.path.q_end, dtype=x1.dtype, device=x1.device)
         z = torch.tanh(q) * x1
         learnt = self._compose(self.classifier(z, self.classifier_embedding(q)), self._all())
-        return self._base(z, q), torch.tanh(q) * learnt
+        return self._base(z, q), self.share * torch.tanh(q) * learnt
 
     def combinations_in(self, condition: Condition) -> Tensor:
         """Which combinations agree with a condition, (..., n, n_combinations).
@@ -277,10 +283,14 @@ class PotentialNetwork(FlowNetwork):
 
     def _log_posterior(self, z: Tensor, q: Tensor, embedding: Tensor) -> Tensor:
         learnt = self._compose(self.classifier(z, embedding), self._all())
-        return (self._base(z, q) + self.factor * torch.tanh(q) * learnt).log_softmax(-1)
+        return (self._base(z, q) + self._amplitude(q) * learnt).log_softmax(-1)
+
+    def _amplitude(self, q: Tensor) -> Tensor:
+        """What the outputs of the network are multiplied with."""
+        return self.factor * self.share * torch.tanh(q)
 
     def _log_likelihoods(self, z: Tensor, q: Tensor, embedding: Tensor, queries: Sequence[_Query]) -> list[Tensor]:
-        features, base = self.factor * torch.tanh(q) * self.classifier(z, embedding), self._base(z, q)
+        features, base = self._amplitude(q) * self.classifier(z, embedding), self._base(z, q)
         return [
             (base + self._compose(features, query) + query.outside).logsumexp(-1) - query.log_weight
             for query in queries
@@ -289,14 +299,14 @@ class PotentialNetwork(FlowNetwork):
     def _base(self, z: Tensor, q: Tensor) -> Tensor:
         if self.closed_form is None:
             return self.log_weights.expand(*z.shape[:-1], -1)
-        return self.log_weights + self.closed_form(z, q)
+        return self.log_weights + self.gate * self.closed_form(z, q)
 
     def _base_derivatives(self, z: Tensor, q: Tensor) -> Derivatives:
         log_weights = self.log_weights.expand(*z.shape[:-1], -1)
         if self.closed_form is None:
             gradient = z.new_zeros((*log_weights.shape, z.shape[-1]))
             return Derivatives(log_weights, gradient, torch.zeros_like(log_weights))
-        closed_form = self.closed_form.derivatives(z, q)
+        closed_form = self.closed_form.derivatives(z, q).scale(self.gate)
         return replace(closed_form, value=closed_form.value + log_weights)
 
     def _compose(self, features: Tensor, query: _Query) -> Tensor:

@@ -27,21 +27,21 @@ class ResidualBlock(nn.Module):
 
     def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
         """New hidden state."""
-        scale, shift, gain = self._modulation(embedding)
+        scale, shift, gain = self._modulation(embedding, hidden.shape[1])
         pre = scale * self.inner(hidden) + shift
         # Not nn.functional.silu: its derivative has no forward mode, which the divergence of a gradient needs.
         return hidden + self.outer(gain * pre * torch.sigmoid(pre))
 
     def forward_and_slope(self, hidden: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
         """New hidden state and the derivative of the modulated nonlinearity with respect to ``U h``."""
-        scale, shift, gain = self._modulation(embedding)
+        scale, shift, gain = self._modulation(embedding, hidden.shape[1])
         pre = scale * self.inner(hidden) + shift
         gate = torch.sigmoid(pre)
         return hidden + self.outer(gain * pre * gate), gate * (1.0 + pre * (1.0 - gate)) * (scale * gain)
 
     def forward_slope_and_curvature(self, hidden: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """New hidden state, and first and second derivative of the modulated nonlinearity with respect to ``U h``."""
-        scale, shift, gain = self._modulation(embedding)
+        scale, shift, gain = self._modulation(embedding, hidden.shape[1])
         pre = scale * self.inner(hidden) + shift
         gate = torch.sigmoid(pre)
         curvature = gate * (1.0 - gate) * (2.0 + pre * (1.0 - 2.0 * gate)) * (scale**2 * gain)
@@ -51,8 +51,8 @@ class ResidualBlock(nn.Module):
             curvature,
         )
 
-    def _modulation(self, embedding: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        scale, shift, gain = self.film(embedding).chunk(3, dim=-1)
+    def _modulation(self, embedding: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
+        scale, shift, gain = _of_cells(self.film(embedding), n).chunk(3, dim=-1)
         return 1.0 + scale, shift, 1.0 + gain
 
 
@@ -66,6 +66,8 @@ class ResidualNet(nn.Module):
     The linear map lets a Gaussian condition be fitted exactly at every noise level; the blocks have what is left. With
     at most two blocks the trace of dF/dz is a bilinear form in the slopes of the two nonlinearities, so that it costs
     one matrix product per cell beside the forward pass (methods.md, section 2, "Traces"; extended to residual blocks).
+
+    Successive cells may share a row of e; what depends on e alone is computed once for them.
 
     Parameters
     ----------
@@ -111,19 +113,19 @@ class ResidualNet(nn.Module):
 
     def forward(self, z: Tensor, embedding: Tensor) -> Tensor:
         """Output of shape (n_members, n, n_out)."""
-        hidden = self.input(z) + self.shift(embedding)
+        hidden = self.input(z) + _of_cells(self.shift(embedding), z.shape[1])
         for block in self._chain:
             hidden = block(hidden, embedding)
-        return self.output(hidden) + self.mix(self.gate(embedding) * self.rotate(z))
+        return self.output(hidden) + self.mix(_of_cells(self.gate(embedding), z.shape[1]) * self.rotate(z))
 
     def forward_and_trace(self, z: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
         """Output and the trace of its Jacobian in z, shape (n_members, n), for at most two blocks."""
-        hidden = self.input(z) + self.shift(embedding)
+        hidden = self.input(z) + _of_cells(self.shift(embedding), z.shape[1])
         slopes = []
         for block in self._chain:
             hidden, slope = block.forward_and_slope(hidden, embedding)
             slopes.append(slope)
-        gate = self.gate(embedding)
+        gate = _of_cells(self.gate(embedding), z.shape[1])
         output = self.output(hidden) + self.mix(gate * self.rotate(z))
         trace = self._linear_trace(gate) + self._block_traces(slopes)
         return output, trace.expand(output.shape[:-1])
@@ -141,13 +143,13 @@ class ResidualNet(nn.Module):
         so that L blocks cost L (L - 1) / 2 products of width ``n_hidden`` per direction, and the rest next to nothing.
         """
         n_members, n, d = z.shape
-        hidden = self.input(z) + self.shift(embedding)
+        hidden = self.input(z) + _of_cells(self.shift(embedding), z.shape[1])
         slopes, curvatures = [], []
         for block in self._chain:
             hidden, slope, curvature = block.forward_slope_and_curvature(hidden, embedding)
             slopes.append(slope)
             curvatures.append(curvature)
-        gate = self.gate(embedding)
+        gate = _of_cells(self.gate(embedding), z.shape[1])
         value = self.output(hidden) + self.mix(gate * self.rotate(z))
         straight = self.input.weight @ self.output.weight
         gradients, squares = [], [torch.zeros_like(slope) for slope in slopes]
@@ -215,3 +217,8 @@ class ResidualNet(nn.Module):
 def _product(tangent: Tensor, weight: Tensor) -> Tensor:
     """(n_members, n, k, a) times (n_members, a, b): one batched product per member."""
     return torch.bmm(tangent.flatten(1, 2), weight).unflatten(1, tangent.shape[1:3])
+
+
+def _of_cells(rows: Tensor, n: int) -> Tensor:
+    """Rows (n_members, n_rows, a) for n cells: one for all, one each, or one for every n / n_rows successive ones."""
+    return rows if rows.shape[1] in (1, n) else rows.repeat_interleave(n // rows.shape[1], dim=1)

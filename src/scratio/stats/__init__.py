@@ -9,7 +9,7 @@ from scratio.stats._mixtures import (
     shared_mixture,
 )
 from scratio.stats._scaling import local_scale
-from scratio.stats._shrinkage import Shrinkage, held_out_shrinkage
+from scratio.stats._shrinkage import Shrinkage, held_out_share, held_out_shrinkage
 from scratio.stats._support import overlap_support
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "class_gaussian",
     "common_responsibility",
     "disjoint_parts",
+    "held_out_share",
     "held_out_shrinkage",
     "local_scale",
     "overlap_support",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 N_STEPS, LARGEST = 50, 10.0
@@ -52,3 +53,29 @@ def held_out_shrinkage(base: np.ndarray, learnt: np.ndarray, codes: np.ndarray) 
     error = float(np.sqrt((gradient**2).sum())) / max(information, 1e-12)
     factor = max(0.0, 1.0 - (error / slope) ** 2) if slope > 0.0 else 0.0
     return Shrinkage(factor, slope, error)
+
+
+def held_out_share(prior: np.ndarray, first: np.ndarray, second: np.ndarray, codes: np.ndarray) -> float:
+    r"""Share of the first of two potentials in their average, from cells that neither was fitted on.
+
+    The w in [0, 1] with the smallest cross-entropy of the labels under softmax(prior + w first + (1 - w) second), a
+    convex problem. Two estimates with errors of their own are better together than each alone, and a bad one gets no
+    share.
+
+    Parameters
+    ----------
+    prior
+        Log shares of the conditions, shape (n_conditions,).
+    first, second
+        Logits, shape (n, n_conditions).
+    codes
+        Condition of each cell, shape (n,).
+    """
+    rows = np.arange(len(codes))
+
+    def loss(w: float) -> float:
+        return -float(log_softmax(prior + w * first + (1.0 - w) * second, axis=1)[rows, codes].mean())
+
+    found = minimize_scalar(loss, bounds=(0.0, 1.0), method="bounded")
+    # The bounded search never tries the ends themselves.
+    return min((0.0, 1.0, float(found.x)), key=loss)
