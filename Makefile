@@ -13,9 +13,9 @@ TREATMENT ?=
 REFERENCE ?=
 REP ?= X_pca
 
-.PHONY: help setup test lint typecheck docs docs-setup demo tutorials clean
+.PHONY: help setup test lint typecheck docs docs-setup demo bench-speed tutorials clean
 help:
-	@echo "make demo | test | lint | typecheck | docs | tutorials | clean"
+	@echo "make demo | test | lint | typecheck | bench-speed | docs | tutorials | clean"
 
 setup: $(VENV)/.installed-$(EXTRAS)
 
@@ -39,6 +39,10 @@ typecheck: setup
 demo: setup
 	$(BIN)/python demo/run.py $(if $(DATA),--data "$(DATA)" --condition-key "$(CONDITION)" --treatment "$(TREATMENT)" \
 		--reference "$(REFERENCE)" --use-rep "$(REP)")
+
+# BENCH_ARGS=--quick for a run of a minute.
+bench-speed: setup
+	$(BIN)/python benchmarks/speed.py $(BENCH_ARGS)
 
 docs:
 	$(MAKE) setup EXTRAS=docs

@@ -80,9 +80,9 @@ class QueryMixin:
         field
             Simulating field of ``"ode"``: ``"numerator"`` (S1), ``"unconditional"`` (S2), or a condition.
         divergence
-            ``"exact"``: in closed form at the cost of about one more pass for ``block="residual"`` with up to two
-            layers, else d Jacobian-vector products. ``"rademacher"``: 4 random probes, fixed per cell and shared by
-            numerator and denominator.
+            ``"exact"``: with up to two residual blocks in closed form, for ``"heads"`` at the cost of about one more
+            pass, for ``"potential"`` of d / 2 passes through the classifier; else d Jacobian-vector products.
+            ``"rademacher"``: 4 random probes, fixed per cell and shared by numerator and denominator.
         n_steps
             Steps of the fixed-grid Runge-Kutta solver (4 evaluations each), 16 by default; nodes of ``"quadrature"``,
             20 by default; steps of ``"ito"``, 64 by default.

@@ -59,8 +59,8 @@ class ScRatio(TrainingMixin, QueryMixin, BaseModelClass):
     sigma
         Bridge term of schedule (III).
     n_hidden, n_layers
-        Width and number of blocks; by default 128 and 2, and 1024 and 3 for ``block="mlp"``. With up to 2 residual
-        blocks the exact divergence of ``"heads"`` has a closed form.
+        Width and number of blocks; by default 128 and 2 (256 and 2 for ``"heads"``), and 1024 and 3 for
+        ``block="mlp"``. With up to 2 residual blocks exact divergences have a closed form.
     separate_heads
         Whether velocity and score of ``block="residual"`` are separate outputs instead of one denoiser. Separate
         outputs can contradict each other.
