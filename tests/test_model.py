@@ -10,9 +10,9 @@ from scipy.stats import multivariate_normal, norm
 
 import scratio
 from scratio import OWN
-from scratio.estimators import log_ratio_ode
+from scratio.estimators import log_density, log_ratio_ode
 from scratio.model import ScRatio
-from scratio.module import Condition
+from scratio.module import Condition, PotentialNetwork
 
 TREATED, CONTROL = {"condition": "treated"}, {"condition": "control"}
 CONTRAST = {"numerator": TREATED, "denominator": CONTROL}
@@ -298,6 +298,16 @@ def test_the_result_is_the_mean_over_the_members_and_the_std_a_jackknife(trained
     np.testing.assert_allclose(std, 3.0 * np.abs(members[0] - members[1]) / np.sqrt(2.0), rtol=1e-9)
 
 
+def test_the_standard_error_of_a_log_density_is_the_jackknife_of_the_members(trained, few):
+    from_both, std = trained.log_prob(few, condition=TREATED, n_steps=2, return_std=True)
+    np.testing.assert_array_equal(from_both, trained.log_prob(few, condition=TREATED, n_steps=2))
+    x = torch.from_numpy(trained.embedding(few))
+    network = trained.module.unshrunk() if isinstance(trained.module, PotentialNetwork) else trained.module
+    with torch.no_grad():
+        members = log_density(network, x, Condition(torch.tensor([[1]]), torch.zeros((1, 0))), n_steps=2).numpy()
+    np.testing.assert_allclose(std, 3.0 * np.abs(members[0] - members[1]) / np.sqrt(2.0), rtol=1e-9)
+
+
 def test_the_pathwise_estimate_has_a_larger_error_for_its_noise(trained, few):
     mean, std = trained.log_ratio(few, **CONTRAST, method="ito", n_steps=16, return_std=True)
     assert mse(mean, trained.log_ratio(few, **CONTRAST, method="quadrature")) < 0.5
@@ -544,6 +554,18 @@ def test_an_untrained_model_answers_nothing(gaussian_cells, parametrization, que
 def test_a_wrong_question_is_refused_by_name(trained, kwargs, error, named):
     with pytest.raises(error, match=named):
         trained.log_ratio(**{**CONTRAST, "method": "ode", **kwargs})
+
+
+def test_each_cells_own_number_is_as_asked_for_by_hand(quick, parametrization):
+    adata = scratio.datasets.gaussians(n_cells=100, n_dims=2, random_state=0)
+    adata.obs["dose"] = np.random.default_rng(0).normal(size=100)
+    model = train(adata, parametrization, quick, continuous=("dose",), n_hidden=8)
+    own = model.log_ratio(numerator={"dose": OWN}, denominator={"condition": "control"})
+    for cell in (0, 37, 99):
+        dose = float(adata.obs["dose"].iloc[cell])
+        alone = model.log_ratio(adata[[cell]].copy(), numerator={"dose": dose}, denominator={"condition": "control"})
+        np.testing.assert_allclose(own[cell], alone[0], rtol=1e-4, atol=1e-5)
+    assert np.ptp(own - model.log_ratio(numerator={"dose": 0.0}, denominator={"condition": "control"})) > 1e-4
 
 
 @pytest.mark.parametrize("value", ["high", True, np.nan])

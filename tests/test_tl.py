@@ -433,6 +433,14 @@ def test_log_ratio_with_own_labels_survives_writing(model, gaussian_cells, tmp_p
     assert again.uns["own"]["params"]["numerator"] == {"condition": "scratio.OWN"}
 
 
+def test_the_standard_error_of_a_contrast_is_written_where_asked_for(model, gaussian_cells):
+    scratio.tl.log_ratio(gaussian_cells, model, **CONTRAST, method="ito", n_steps=4, return_std=True)
+    mean, std = model.log_ratio(gaussian_cells, **CONTRAST, method="ito", n_steps=4, return_std=True)
+    np.testing.assert_array_equal(gaussian_cells.obs["log_ratio"], mean)
+    np.testing.assert_array_equal(gaussian_cells.obs["log_ratio_std"], std)
+    assert (std > 0).all()
+
+
 def test_log_ratio_to_a_copy_leaves_the_input_untouched(model, gaussian_cells, unchanged):
     with unchanged(gaussian_cells):
         result = scratio.tl.log_ratio(gaussian_cells, model, **CONTRAST, copy=True)
@@ -443,7 +451,6 @@ def test_log_ratio_to_a_copy_leaves_the_input_untouched(model, gaussian_cells, u
     ("kwargs", "error", "named"),
     [
         ({"key_added": "true_log_ratio"}, ValueError, "true_log_ratio"),
-        ({"return_std": True}, ValueError, "return_std"),
         ({"numerator": {"donor": 1}}, KeyError, "donor"),
         ({"numerator": {"condition": "placebo"}}, ValueError, "placebo"),
         ({"method": "magic"}, ValueError, "magic"),

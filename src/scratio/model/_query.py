@@ -118,10 +118,8 @@ class QueryMixin:
         dtype('float64')
         """
         method = resolve(method, self._settings["parametrization"] == "potential")
-        if return_std and method != "ito" and self._settings["n_members"] < 2:
-            raise ValueError(
-                "return_std=True needs the spread of an ensemble, or method='ito': make the model with n_members >= 2"
-            )
+        if return_std and method != "ito":
+            self._check_ensemble()
         estimate, further = log_ratio_estimator(method, field, n_steps)
         conditions: dict[str, Any] = {"numerator": numerator, "denominator": denominator, **further}
         size = BATCH_SIZES.get(method) if batch_size is None else batch_size
@@ -135,8 +133,9 @@ class QueryMixin:
         condition: ConditionDict,
         divergence: str = "exact",
         n_steps: int | None = None,
+        return_std: bool = False,
         batch_size: int | None = None,
-    ) -> np.ndarray:
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Log density of every cell in nats, in the units of the embedding, by the continuous normalising flow.
 
         Parameters
@@ -145,12 +144,13 @@ class QueryMixin:
             Cells; by default those the model was trained on.
         condition
             Condition; a key left out is marginalised over.
-        divergence, n_steps, batch_size
+        divergence, n_steps, return_std, batch_size
             As in :meth:`log_ratio`.
 
         Returns
         -------
-        Log densities, shape (n_cells,), float64: the mean over the members. Of the data smoothed by ``sigma_min``.
+        Log densities, shape (n_cells,), float64: the mean over the members. Of the data smoothed by ``sigma_min``. With
+        ``return_std`` also their standard errors.
 
         Raises
         ------
@@ -163,8 +163,12 @@ class QueryMixin:
         def estimate(network, x, given, how, cells) -> Estimate:
             return log_density(network, x, given["condition"], divergence=how, n_steps=n_steps), None
 
-        mean, _ = self._evaluate(adata, {"condition": condition}, estimate, divergence, n_steps, batch_size)
-        return mean - np.log(self.scale).sum()
+        if return_std:
+            self._check_ensemble()
+        given = {"condition": condition}
+        mean, std = self._evaluate(adata, given, estimate, divergence, n_steps, batch_size, with_std=return_std)
+        mean -= np.log(self.scale).sum()
+        return (mean, std) if return_std else mean
 
     def sample(
         self,
@@ -261,6 +265,12 @@ class QueryMixin:
             If a shape does not fit, or t lies outside of [0, 1].
         """
         return self._vector_field(self.module.score, x, t, condition) / torch.from_numpy(self.scale)
+
+    def _check_ensemble(self) -> None:
+        if self._settings["n_members"] < 2:
+            raise ValueError(
+                "return_std=True needs the spread of an ensemble, or method='ito': make the model with n_members >= 2"
+            )
 
     def _encode(self, condition: ConditionDict, adata: AnnData | None, name: str) -> Condition:
         """Tensors for a condition; one that no training cell had is refused where the model has no answer to it."""

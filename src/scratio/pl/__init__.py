@@ -1,7 +1,8 @@
 """Plots of results. They draw and compute nothing; each returns its Axes."""
 
+from scratio.pl._batch_effect import batch_effect
 from scratio.pl._embedding import embedding
 from scratio.pl._history import history
 from scratio.pl._violin import violin
 
-__all__ = ["embedding", "history", "violin"]
+__all__ = ["batch_effect", "embedding", "history", "violin"]

@@ -1,6 +1,7 @@
 """One call per analysis: AnnData in, results in its ``obs`` and ``uns``."""
 
+from scratio.tl._batch_effect import batch_effect
 from scratio.tl._differential_abundance import differential_abundance
 from scratio.tl._log_ratio import log_ratio
 
-__all__ = ["differential_abundance", "log_ratio"]
+__all__ = ["batch_effect", "differential_abundance", "log_ratio"]

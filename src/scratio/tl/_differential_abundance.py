@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scratio.model import OWN, ScRatio
+from scratio.model import OWN
 from scratio.model._check import check_embedding, check_groups
-from scratio.model._methods import METHODS
 from scratio.stats import overlap_support
+from scratio.tl._cross_fit import FitSettings, fit_model, score, with_columns
 from scratio.tl._write import RESULT_MARK, check_key_added, history_tables, storable, versions
 
 
@@ -106,22 +105,19 @@ def differential_abundance(
     """
     if isinstance(covariate_keys, str):
         raise TypeError(f"covariate_keys must be a list of keys, got the string {covariate_keys!r}")
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {list(METHODS)}, got {method!r}")
-    if "n_folds" in (model_kwargs or {}):
-        raise ValueError("model_kwargs holds 'n_folds'; pass n_folds to differential_abundance itself")
+    settings = FitSettings.checked(n_folds, method, random_state, model_kwargs, train_kwargs)
     columns = [f"{key_added}_{name}" for name in ("log_ratio", "std", "support")]
     used = _cells(adata, condition_key, treatment, reference, use_rep, list(covariate_keys), sample_key, n_folds)
     check_key_added(adata, key_added, columns)
-    model, log_ratios, std = _fit_and_score(
-        used, condition_key, (treatment, reference), use_rep, list(covariate_keys), n_folds, method, random_state,
-        model_kwargs or {}, train_kwargs or {},
-    )  # fmt: skip
+    model = fit_model(used, [condition_key, *covariate_keys], use_rep, settings)
+    fixed = dict.fromkeys(covariate_keys, OWN)
+    ends = ({condition_key: str(group), **fixed} for group in (treatment, reference))
+    log_ratios, std = score(model, *ends, settings)
     is_treatment = (used.obs[condition_key] == str(treatment)).to_numpy()
     support = overlap_support(model.embedding(used), is_treatment)
 
     target = adata.copy() if copy else adata
-    _write_columns(target, used, dict(zip(columns, (log_ratios, std, support), strict=True)))
+    with_columns(target, used.obs_names, dict(zip(columns, (log_ratios, std, support), strict=True)))
     target.uns[key_added] = {
         RESULT_MARK: versions(),
         "params": storable(
@@ -131,11 +127,7 @@ def differential_abundance(
                 "reference": reference,
                 "use_rep": use_rep,
                 "covariate_keys": list(covariate_keys),
-                "n_folds": n_folds,
-                "method": method,
-                "random_state": random_state,
-                "model_kwargs": model_kwargs or {},
-                "train_kwargs": train_kwargs or {},
+                **vars(settings),
             }
         ),
         "training": storable(model.training_),
@@ -144,15 +136,6 @@ def differential_abundance(
         "supported_fraction": float(support.mean()),
     }
     return target if copy else None
-
-
-def _write_columns(target: AnnData, used: AnnData, columns: dict[str, np.ndarray]) -> None:
-    """Write values of the used cells; the others get NaN, or False."""
-    rows = target.obs_names.get_indexer(used.obs_names)
-    for name, values in columns.items():
-        column = np.full(target.n_obs, False if values.dtype == bool else np.nan)
-        column[rows] = values
-        target.obs[name] = column
 
 
 def _cells(
@@ -170,8 +153,6 @@ def _cells(
         raise ValueError("sample_key: tests across samples are not part of this version; pass sample_key=None")
     if str(treatment) == str(reference):
         raise ValueError(f"treatment and reference are both {treatment!r}; nothing to compare")
-    if n_folds < 2:
-        raise ValueError(f"n_folds must be at least 2, since cells are scored out of fold; got {n_folds}")
     if not adata.obs_names.is_unique:
         raise ValueError("obs_names are not unique; call adata.obs_names_make_unique() first")
     x = check_embedding(adata, use_rep)
@@ -185,29 +166,3 @@ def _cells(
         check_groups(adata, key, [])
         used.obs[key] = adata.obs[key][rows].astype(str).where(adata.obs[key][rows].notna())
     return used
-
-
-def _fit_and_score(
-    used: AnnData,
-    condition_key: str,
-    groups: tuple[str, str],
-    use_rep: str,
-    covariate_keys: list[str],
-    n_folds: int,
-    method: str,
-    random_state: int,
-    model_kwargs: dict[str, Any],
-    train_kwargs: dict[str, Any],
-) -> tuple[ScRatio, np.ndarray, np.ndarray]:
-    ScRatio.setup_anndata(used, obsm_key=use_rep, condition_keys=[condition_key, *covariate_keys])
-    model = ScRatio(used, **{**model_kwargs, "n_folds": n_folds})
-    model.train(**{"random_state": random_state, **train_kwargs})
-    fixed = dict.fromkeys(covariate_keys, OWN)
-    several = model.module.n_members > n_folds
-    result = model.log_ratio(
-        numerator={condition_key: str(groups[0]), **fixed},
-        denominator={condition_key: str(groups[1]), **fixed},
-        method=method,
-        return_std=several,
-    )
-    return (model, *result) if several else (model, result, np.full(used.n_obs, np.nan))

@@ -47,7 +47,8 @@ def log_ratio(
 
     Returns
     -------
-    None, or a copy. Written are ``obs[key_added]`` (nats) and ``uns[key_added]`` (contrast, method, versions).
+    None, or a copy. Written are ``obs[key_added]`` (nats), ``obs[key_added + "_std"]`` (standard error in nats; with
+    ``return_std=True``) and ``uns[key_added]`` (contrast, method, versions).
 
     Raises
     ------
@@ -67,12 +68,12 @@ def log_ratio(
     >>> bool(adata.obs["log_ratio"].notna().all())
     True
     """
-    if kwargs.get("return_std"):
-        raise ValueError("tl.log_ratio writes one column; call model.log_ratio(..., return_std=True) for the spread")
-    check_key_added(adata, key_added, [key_added])
-    values = model.log_ratio(adata, numerator=numerator, denominator=denominator, method=method, **kwargs)
+    names = [key_added, f"{key_added}_std"] if kwargs.get("return_std") else [key_added]
+    check_key_added(adata, key_added, names)
+    result = model.log_ratio(adata, numerator=numerator, denominator=denominator, method=method, **kwargs)
     target = adata.copy() if copy else adata
-    target.obs[key_added] = values
+    for name, values in zip(names, result if isinstance(result, tuple) else (result,), strict=True):
+        target.obs[name] = values
     target.uns[key_added] = {
         RESULT_MARK: versions(),
         "params": storable({"numerator": numerator, "denominator": denominator, "method": method, **kwargs}),

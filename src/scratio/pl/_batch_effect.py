@@ -1,0 +1,103 @@
+"""Batch effect of several embeddings side by side."""
+
+from __future__ import annotations
+
+import pandas as pd
+import seaborn as sns
+from anndata import AnnData
+from matplotlib.axes import Axes
+
+from scratio.pl._base import finish, new_axes
+
+PALETTE = "colorblind"
+
+
+def batch_effect(
+    adata: AnnData,
+    *,
+    key: str = "batch_effect",
+    groupby: str | None = None,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    **kwargs,
+) -> Axes:
+    """Distribution of the batch effect before and after correction, with its medians.
+
+    Parameters
+    ----------
+    adata
+        Cells with a result of :func:`scratio.tl.batch_effect`.
+    key
+        The result's ``key_added``.
+    groupby
+        Column of ``obs``, such as the label, to draw the distributions of separately.
+    ax
+        Axes to draw into.
+    show
+        Whether to call ``matplotlib.pyplot.show``.
+    **kwargs
+        For :func:`seaborn.boxplot`.
+
+    Returns
+    -------
+    Axes: a box for each embedding (median, quartiles, 5% and 95%), the median written beside it where there are no
+    groups.
+
+    Raises
+    ------
+    KeyError
+        If the result or the groups are missing.
+
+    Examples
+    --------
+    >>> import scratio
+    >>> adata = scratio.datasets.gaussians(n_cells=600, n_dims=2, random_state=0)
+    >>> scratio.tl.batch_effect(
+    ...     adata, batch_key="condition", train_kwargs={"max_steps": 20, "progress_bar": False}
+    ... )
+    >>> scratio.pl.batch_effect(adata).get_xlabel()
+    'log p(x | batch) - log p(x) (nats)'
+    """
+    if key not in adata.uns or "summary" not in adata.uns[key]:
+        raise KeyError(f"uns has no result {key!r}; run scratio.tl.batch_effect(adata, ..., key_added={key!r}) first")
+    if groupby is not None and groupby not in adata.obs:
+        raise KeyError(f"obs has no key {groupby!r}; found: {list(adata.obs.columns)}")
+    result = adata.uns[key]
+    embeddings = list(dict.fromkeys(result["summary"]["embedding"]))
+    prefixes = [f"{key}_{name}" if len(embeddings) > 1 else key for name in embeddings]
+    table = pd.concat(
+        [
+            pd.DataFrame(
+                {
+                    "value": adata.obs[f"{prefix}_log_ratio"].to_numpy(),
+                    "embedding": name,
+                    "group": "" if groupby is None else adata.obs[groupby].astype(str).to_numpy(),
+                }
+            )
+            for name, prefix in zip(embeddings, prefixes, strict=True)
+        ]
+    ).dropna()
+    groups = sorted(table["group"].unique())
+    ax = new_axes(ax, (6.0, 1.2 + 0.35 * len(embeddings) * len(groups)))
+    style = {"whis": (5, 95), "showfliers": False, "linewidth": 0.9, "width": 0.7, **kwargs}
+    if groupby is None:
+        sns.boxplot(
+            table, x="value", y="embedding", order=embeddings, hue="embedding", hue_order=embeddings, palette=PALETTE,
+            legend=False, ax=ax, **style,
+        )  # fmt: skip
+        for row, name in enumerate(embeddings):
+            median = table.loc[table["embedding"] == name, "value"].median()
+            ax.text(1.02, row, f"median {median:.2f}", transform=ax.get_yaxis_transform(), va="center")
+    else:
+        sns.boxplot(
+            table, x="value", y="group", order=groups, hue="embedding", hue_order=embeddings, palette=PALETTE, ax=ax,
+            **style,
+        )  # fmt: skip
+        sns.move_legend(ax, "upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, title="")
+    ax.axvline(0.0, color="0.3", linewidth=0.8, linestyle="--", zorder=0)
+    with_label = result["params"]["label_key"] != "None"
+    ax.set_xlabel(
+        f"log p(x | batch{', label' if with_label else ''}) - log p(x{' | label' if with_label else ''}) (nats)"
+    )
+    ax.set_ylabel("")
+    return finish(ax, show)

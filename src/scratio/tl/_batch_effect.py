@@ -1,0 +1,168 @@
+"""Batch effect: how much a cell's own batch shapes the place of cells like it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from scratio.model import OWN
+from scratio.model._check import check_categories, check_embedding
+from scratio.tl._cross_fit import FitSettings, fit_model, score, with_columns
+from scratio.tl._write import RESULT_MARK, check_key_added, history_tables, storable, versions
+
+
+def batch_effect(
+    adata: AnnData,
+    *,
+    batch_key: str,
+    label_key: str | None = None,
+    use_rep: str | Sequence[str] = "X_pca",
+    n_folds: int = 5,
+    method: str = "auto",
+    key_added: str = "batch_effect",
+    random_state: int = 0,
+    copy: bool = False,
+    model_kwargs: dict[str, Any] | None = None,
+    train_kwargs: dict[str, Any] | None = None,
+) -> AnnData | None:
+    r"""Per-cell log ratio of a cell's own batch over all batches, among cells of its label.
+
+    .. math:: \log r(x) = \log p(x | batch, label) - \log p(x | label)
+
+    in nats (arXiv 2602.24201, section 5.2): 0 where the batch cannot be told from the cell, which is what a batch
+    correction is meant to reach; positive where cells of a batch lie together. Every cell is scored by networks that
+    did not see it, so a batch effect that is not there has no positive mean either.
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    batch_key
+        Column of ``obs`` with the batch.
+    label_key
+        Column with the cell type or another label that is held fixed; without it batches are compared with all cells.
+        Batches differ in their share of cell types, which is no batch effect, so give it where you can.
+    use_rep
+        Embedding in ``obsm``, or several to compare, such as ``["X_pca", "X_pca_harmony"]``.
+    n_folds
+        Cross-fitting folds, at least 2.
+    method
+        Estimator, see :meth:`scratio.model.ScRatio.log_ratio`.
+    key_added
+        Prefix of the results.
+    random_state
+        Seed of everything.
+    copy
+        Whether to return a copy instead of writing into ``adata``.
+    model_kwargs, train_kwargs
+        For :class:`scratio.model.ScRatio` and its :meth:`~scratio.model.ScRatio.train`.
+
+    Returns
+    -------
+    None, or a copy. Written are
+
+    ``obs[key_added + "_log_ratio"]``, ``obs[key_added + "_std"]``
+        Out-of-fold log ratio and its standard error in nats. With several embeddings the name of each comes between:
+        ``batch_effect_X_pca_log_ratio``. NaN for cells of a batch and label with fewer than ``n_folds`` cells, of which
+        no density can be learned.
+    ``uns[key_added]["summary"]``
+        Table with a row for all cells, each batch and each label of each embedding: number of cells, mean, median, and
+        median magnitude of the log ratio. The row of all cells has the standard error of the median over batches (a
+        jackknife that leaves one batch out after the other).
+    ``uns[key_added]``
+        Parameters, versions, training history.
+
+    Raises
+    ------
+    KeyError
+        If a key is missing in ``obs`` or ``obsm``.
+    TypeError
+        If an embedding is sparse or not numeric.
+    ValueError
+        If there is one batch alone, a label is missing, an embedding is not finite or named twice, or a column that
+        would be overwritten is not scratio's.
+
+    Examples
+    --------
+    >>> import scratio
+    >>> adata = scratio.datasets.gaussians(n_cells=600, n_dims=2, random_state=0)
+    >>> scratio.tl.batch_effect(
+    ...     adata, batch_key="condition", train_kwargs={"max_steps": 20, "progress_bar": False}
+    ... )
+    >>> list(adata.uns["batch_effect"]["summary"]["group"])
+    ['all cells', 'control', 'treated']
+    """
+    settings = FitSettings.checked(n_folds, method, random_state, model_kwargs, train_kwargs)
+    embeddings = [use_rep] if isinstance(use_rep, str) else list(use_rep)
+    keys = [batch_key, *([label_key] if label_key is not None else [])]
+    used = _cells(adata, keys, embeddings, n_folds)
+    prefixes = {name: f"{key_added}_{name}" if len(embeddings) > 1 else key_added for name in embeddings}
+    check_key_added(
+        adata, key_added, [f"{prefix}_{kind}" for prefix in prefixes.values() for kind in ("log_ratio", "std")]
+    )
+    columns, tables, training, history = {}, [], {}, {}
+    for name, prefix in prefixes.items():
+        model = fit_model(used.copy(), keys, name, settings)
+        fixed = {} if label_key is None else {label_key: OWN}
+        values, std = score(model, {batch_key: OWN, **fixed}, fixed, settings)
+        columns[f"{prefix}_log_ratio"], columns[f"{prefix}_std"] = values, std
+        tables.append(_summary(name, values, used.obs, keys))
+        training[name], history[name] = storable(model.training_), history_tables(model.history)
+    target = adata.copy() if copy else adata
+    with_columns(target, used.obs_names, columns)
+    target.uns[key_added] = {
+        RESULT_MARK: versions(),
+        "params": storable({"batch_key": batch_key, "label_key": label_key, "use_rep": embeddings, **vars(settings)}),
+        "summary": pd.concat(tables, ignore_index=True),
+        "training": training,
+        "history": history,
+    }
+    return target if copy else None
+
+
+def _cells(adata: AnnData, keys: list[str], embeddings: list[str], n_folds: int) -> AnnData:
+    """Check the input; the cells of every batch and label that has enough of them."""
+    if len(set(embeddings)) < len(embeddings) or not embeddings:
+        raise ValueError(f"use_rep must name at least one embedding, each once; got {embeddings}")
+    if len(set(keys)) < len(keys):
+        raise ValueError(f"batch_key and label_key are both {keys[0]!r}")
+    if not adata.obs_names.is_unique:
+        raise ValueError("obs_names are not unique; call adata.obs_names_make_unique() first")
+    x = {name: check_embedding(adata, name) for name in embeddings}
+    obs = pd.DataFrame({key: check_categories(adata, key) for key in keys})
+    sizes = obs.groupby(keys, observed=True)[keys[0]].transform("size")
+    rows = (sizes >= n_folds).to_numpy()
+    batches = sorted(obs.loc[rows, keys[0]].unique())
+    if len(batches) < 2:
+        raise ValueError(
+            f"obs[{keys[0]!r}] has {len(batches)} batches with at least n_folds={n_folds} cells"
+            f"{' of one label' if len(keys) > 1 else ''}: {batches}; at least 2 are needed"
+        )
+    return AnnData(obs=obs[rows], obsm={name: value[rows] for name, value in x.items()})
+
+
+def _summary(embedding: str, values: np.ndarray, obs: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Rows for all cells and for each batch and label."""
+    series = pd.Series(values, index=obs.index)
+    batch = obs[keys[0]]
+    without = np.array([series[batch != name].median() for name in batch.unique()])
+    error = np.sqrt((len(without) - 1) * np.mean((without - without.mean()) ** 2))
+    rows = [{"by": "all", "group": "all cells", **_row(series), "standard_error": float(error)}]
+    for key in keys:
+        rows += [{"by": key, "group": name, **_row(part)} for name, part in series.groupby(obs[key])]
+    return pd.DataFrame(rows).assign(embedding=embedding)[
+        ["embedding", "by", "group", "n_cells", "mean", "median", "median_magnitude", "standard_error"]
+    ]
+
+
+def _row(values: pd.Series) -> dict[str, float]:
+    return {
+        "n_cells": len(values),
+        "mean": float(values.mean()),
+        "median": float(values.median()),
+        "median_magnitude": float(values.abs().median()),
+    }

@@ -1,0 +1,70 @@
+"""One cross-fitted model of the cells that take part: what the analyses share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from scratio.model import ScRatio
+from scratio.model._methods import METHODS
+from scratio.model._schema import ConditionDict
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """Arguments that every analysis takes."""
+
+    n_folds: int
+    method: str
+    random_state: int
+    model_kwargs: Mapping[str, Any]
+    train_kwargs: Mapping[str, Any]
+
+    @classmethod
+    def checked(
+        cls,
+        n_folds: int,
+        method: str,
+        random_state: int,
+        model_kwargs: Mapping[str, Any] | None,
+        train_kwargs: Mapping[str, Any] | None,
+    ) -> FitSettings:
+        """The same after a check, before anything is trained."""
+        if method not in METHODS:
+            raise ValueError(f"method must be one of {list(METHODS)}, got {method!r}")
+        if "n_folds" in (model_kwargs or {}):
+            raise ValueError("model_kwargs holds 'n_folds'; pass n_folds itself")
+        if n_folds < 2:
+            raise ValueError(f"n_folds must be at least 2, since cells are scored out of fold; got {n_folds}")
+        return cls(n_folds, method, random_state, model_kwargs or {}, train_kwargs or {})
+
+
+def fit_model(cells: AnnData, keys: list[str], use_rep: str, settings: FitSettings) -> ScRatio:
+    """Cross-fitted model of the cells, conditioned on the keys."""
+    ScRatio.setup_anndata(cells, obsm_key=use_rep, condition_keys=keys)
+    model = ScRatio(cells, **{**settings.model_kwargs, "n_folds": settings.n_folds})
+    model.train(**{"random_state": settings.random_state, **settings.train_kwargs})
+    return model
+
+
+def score(
+    model: ScRatio, numerator: ConditionDict, denominator: ConditionDict, settings: FitSettings
+) -> tuple[np.ndarray, np.ndarray]:
+    """Out-of-fold log ratio of every cell and its standard error, NaN for a single network."""
+    several = model.module.n_members > settings.n_folds
+    result = model.log_ratio(numerator=numerator, denominator=denominator, method=settings.method, return_std=several)
+    return result if isinstance(result, tuple) else (result, np.full(len(result), np.nan))
+
+
+def with_columns(target: AnnData, used: pd.Index, columns: Mapping[str, np.ndarray]) -> None:
+    """Write values of the used cells into ``obs``; the others get NaN, or False."""
+    rows = target.obs_names.get_indexer(used)
+    for name, values in columns.items():
+        column = np.full(target.n_obs, False if values.dtype == bool else np.nan)
+        column[rows] = values
+        target.obs[name] = column
