@@ -388,6 +388,18 @@ def test_the_networks_of_a_fold_saw_all_other_cells(folded):
         assert len(split.validation) == 10
 
 
+def test_a_part_of_the_training_cells_is_scored_out_of_fold(folded):
+    model, _ = folded
+    rows = np.array([140, 3, 77])
+    contrast = {"numerator": {"condition": OWN}, "denominator": {}}
+    np.testing.assert_allclose(model.log_ratio(**contrast, rows=rows), model.log_ratio(**contrast)[rows], rtol=1e-5)
+    new = model.adata.copy()
+    np.testing.assert_allclose(
+        model.log_ratio(new, **contrast, rows=rows), model.log_ratio(new, **contrast)[rows], rtol=1e-5
+    )
+    assert np.abs(model.log_ratio(new, **contrast, rows=rows) - model.log_ratio(**contrast, rows=rows)).max() > 1e-6
+
+
 def test_folds_hold_their_share_of_every_condition(folded):
     model, _ = folded
     treated = (model.adata.obs["condition"] == "treated").to_numpy()

@@ -56,6 +56,7 @@ class QueryMixin:
         n_steps: int | None = None,
         return_std: bool = False,
         batch_size: int | None = None,
+        rows: np.ndarray | None = None,
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         r"""Log density ratio of every cell, in nats.
 
@@ -92,10 +93,12 @@ class QueryMixin:
             together.
         batch_size
             Cells per batch. Results depend neither on it nor on the order of the cells, beyond rounding.
+        rows
+            Positions of the cells to score, by default all. A part of the training cells is still scored out of fold.
 
         Returns
         -------
-        Log ratios in nats, shape (n_cells,), float64; with ``return_std`` also their standard errors.
+        Log ratios in nats, shape (n_cells,) or (n_rows,), float64; with ``return_std`` also their standard errors.
 
         Raises
         ------
@@ -123,7 +126,9 @@ class QueryMixin:
         estimate, further = log_ratio_estimator(method, field, n_steps)
         conditions: dict[str, Any] = {"numerator": numerator, "denominator": denominator, **further}
         size = BATCH_SIZES.get(method) if batch_size is None else batch_size
-        mean, std = self._evaluate(adata, conditions, estimate, divergence, n_steps, size, with_std=return_std)
+        mean, std = self._evaluate(
+            adata, conditions, estimate, divergence, n_steps, size, with_std=return_std, rows=rows
+        )
         return (mean, std) if return_std else mean
 
     def log_prob(
@@ -320,6 +325,7 @@ class QueryMixin:
         batch_size: int | None,
         *,
         with_std: bool = False,
+        rows: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Mean over the members of a per-cell quantity and, where asked for, its standard error (else NaN)."""
         self._check_if_trained(warn=False)
@@ -330,25 +336,30 @@ class QueryMixin:
         cells = self.adata if adata is None else adata
         if cells is None:
             raise ValueError("the model was loaded without cells: pass adata")
-        x = self.embedding(cells)
-        if cells is not self.adata:
+        is_training = cells is self.adata
+        if not is_training:
             self.schema.check_cells(cells)
+        folds: np.ndarray | None = self.folds if is_training else None
+        if rows is not None:
+            cells = cells[rows]
+            folds = folds[rows] if folds is not None else None
+        x = self.embedding(cells)
         given = {name: self._encode(value, cells, name) for name, value in conditions.items()}
         mean, std = np.empty(len(x)), np.full(len(x), np.nan)
-        for network, rows in self._networks_and_rows(cells is self.adata, len(x), batch_size or DEFAULT_BATCH_SIZE):
-            probes = rademacher_probes(x[rows], N_PROBES, _PROBES) if divergence == "rademacher" else None
-            batch = torch.from_numpy(x[rows]).to(self._device)
-            here = {name: value[rows].to(self._device) for name, value in given.items()}
+        for network, batch in self._networks_and_rows(folds, len(x), batch_size or DEFAULT_BATCH_SIZE):
+            probes = rademacher_probes(x[batch], N_PROBES, _PROBES) if divergence == "rademacher" else None
+            z = torch.from_numpy(x[batch]).to(self._device)
+            here = {name: value[batch].to(self._device) for name, value in given.items()}
             with torch.no_grad():
-                members, noise = estimate(network, batch, here, Divergence(probes), x[rows])
+                members, noise = estimate(network, z, here, Divergence(probes), x[batch])
                 if with_std and isinstance(network, PotentialNetwork) and bool((network.factor < 1.0).any()):
                     # What the held-out cells do not support is left out of the log ratio, not of its error.
-                    spread, noise = estimate(network.unshrunk(), batch, here, Divergence(probes), x[rows])
+                    spread, noise = estimate(network.unshrunk(), z, here, Divergence(probes), x[batch])
                 else:
                     spread = members
-            mean[rows] = members.mean(0).cpu().numpy()
+            mean[batch] = members.mean(0).cpu().numpy()
             if with_std:
-                std[rows] = self._standard_error(spread, noise)
+                std[batch] = self._standard_error(spread, noise)
         return mean, std
 
     def _standard_error(self, members: Tensor, noise: Tensor | None) -> np.ndarray:
@@ -370,16 +381,16 @@ class QueryMixin:
         return variance.sqrt().cpu().numpy()
 
     def _networks_and_rows(
-        self, training_cells: bool, n: int, batch_size: int
+        self, folds: np.ndarray | None, n: int, batch_size: int
     ) -> Iterator[tuple[FlowNetwork, np.ndarray]]:
         """Batches of rows with the network that may score them: one that never saw them, where there are folds."""
         groups: list[tuple[FlowNetwork, np.ndarray]] = [(self.module, np.arange(n))]
-        if training_cells and self.folds is not None:
+        if folds is not None:
             n_members = self._settings["n_members"]
             groups = [
                 (
                     select_members(self.module, range(fold * n_members, (fold + 1) * n_members)),
-                    np.flatnonzero(self.folds == fold),
+                    np.flatnonzero(folds == fold),
                 )
                 for fold in range(self._settings["n_folds"])
             ]

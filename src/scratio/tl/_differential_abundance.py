@@ -111,8 +111,8 @@ def differential_abundance(
     check_key_added(adata, key_added, columns)
     model = fit_model(used, [condition_key, *covariate_keys], use_rep, settings)
     fixed = dict.fromkeys(covariate_keys, OWN)
-    ends = ({condition_key: str(group), **fixed} for group in (treatment, reference))
-    log_ratios, std = score(model, *ends, settings)
+    numerator, denominator = ({condition_key: str(group), **fixed} for group in (treatment, reference))
+    log_ratios, std = score(model, numerator, denominator, settings)
     is_treatment = (used.obs[condition_key] == str(treatment)).to_numpy()
     support = overlap_support(model.embedding(used), is_treatment)
 
