@@ -9,6 +9,7 @@ from scipy.stats import multivariate_normal
 
 from scratio.stats import (
     class_gaussian,
+    common_components,
     common_responsibility,
     disjoint_parts,
     held_out_shrinkage,
@@ -116,6 +117,30 @@ def test_a_condition_with_fewer_cells_than_dimensions_has_the_shared_covariance(
     fitted = class_gaussian(x, codes, 2)
     np.testing.assert_array_equal(fitted.covariance[1, 0], shared_gaussian(x, codes, 2).covariance[0, 0])
     assert np.abs(fitted.covariance[0] - fitted.covariance[1]).max() > 1e-3
+
+
+def test_abundances_of_cell_types_that_the_conditions_share():
+    # Three cell types far apart, with other shares under each condition: the log ratio in a type is that of its shares.
+    shares = np.array([[0.5, 0.3, 0.2], [0.2, 0.3, 0.5]])
+    codes = rng(1).integers(0, 2, 6_000)
+    kinds = (rng(2).uniform(size=6_000)[:, None] > shares.cumsum(1)[codes]).sum(1)
+    x = np.array([[0.0, 0.0], [6.0, 0.0], [0.0, 6.0]])[kinds] + rng(3).normal(size=(6_000, 2))
+    fitted = common_components(x, codes, 2, common_responsibility(x, 3, rng(4)))
+    found = ratio(fitted, x)
+    for kind in range(3):
+        truth = np.log(shares[1, kind] / shares[0, kind])
+        assert abs(np.median(found[kinds == kind]) - truth) < 0.12
+    # The positions are those of all cells.
+    np.testing.assert_array_equal(fitted.mean[0], fitted.mean[1])
+
+
+def test_abundances_do_not_depend_on_the_labels_of_other_conditions():
+    x, codes = rng(0).normal(size=(900, 2)), np.repeat([0, 1, 2], 300)
+    responsibility = common_responsibility(x, 3, rng(1))
+    swapped = np.where(codes == 2, 1, np.where(codes == 1, 2, codes))
+    one, other = (common_components(x, c, 3, responsibility) for c in (codes, swapped))
+    np.testing.assert_array_equal(one.log_weight[0], other.log_weight[0])
+    np.testing.assert_array_equal(one.log_weight[1], other.log_weight[2])
 
 
 def test_a_shared_gaussian_has_a_linear_log_ratio_that_is_near_the_truth():

@@ -16,6 +16,7 @@ from scratio.module import ClosedFormDensities, Condition, PotentialNetwork, sel
 from scratio.stats import (
     ConditionMixture,
     class_gaussian,
+    common_components,
     common_responsibility,
     held_out_share,
     held_out_shrinkage,
@@ -26,7 +27,7 @@ from scratio.train import SIGNIFICANT, CellDataModule, TrainConfig, TrainResult,
 
 _FIT, _NOISE = 13, 14
 
-NONE, COMPONENTS = "none", (4, 8)
+NONE, COMPONENTS, TYPES = "none", (4, 8), 16
 MAX_SHARED, MAX_CLASS, MAX_MIXED = 256, 16, 128
 """Largest numbers of conditions, and of components over all conditions, for which a closed form is tried."""
 
@@ -49,6 +50,9 @@ def closed_forms(x: np.ndarray, codes: np.ndarray, n_conditions: int, random_sta
     def mixture(k: int, rows: np.ndarray) -> ConditionMixture:
         return shared_mixture(x[rows], codes[rows], n_conditions, start(k)[rows])
 
+    def types(rows: np.ndarray) -> ConditionMixture:
+        return common_components(x[rows], codes[rows], n_conditions, start(TYPES)[rows])
+
     fits: dict[str, Fit] = {}
     if n_conditions <= MAX_SHARED:
         fits["shared Gaussian"] = lambda rows: shared_gaussian(x[rows], codes[rows], n_conditions)
@@ -57,6 +61,8 @@ def closed_forms(x: np.ndarray, codes: np.ndarray, n_conditions: int, random_sta
     for k in COMPONENTS:
         if n_conditions * k <= MAX_MIXED and len(x) > 10 * k:
             fits[f"mixture of {k}"] = partial(mixture, k)
+    if n_conditions * TYPES <= MAX_MIXED and len(x) > 10 * TYPES:
+        fits[f"abundances of {TYPES} types"] = types
     return fits
 
 
@@ -70,8 +76,8 @@ class Configuration:
 
 def rank_closed_forms(
     network: PotentialNetwork, data: CellDataModule, config: TrainConfig
-) -> tuple[str, dict[str, float]]:
-    """Simplest closed form that is not significantly worse than the best, by two standard errors.
+) -> tuple[str, str, dict[str, float]]:
+    """Simplest closed form that is not worse than the best by two standard errors, and the best.
 
     Each member's is fitted on the cells it trains on; the criterion is that of the training, on the cells it holds out.
 
@@ -84,7 +90,7 @@ def rank_closed_forms(
 
     Returns
     -------
-    Name of the choice, and the criterion of every candidate.
+    Names of both, and the criterion of every candidate.
     """
     # A density for each level of a continuous key would leave out what lies between them.
     is_discrete = network.values_of_combinations.shape[1] == 0 and len(network.combinations) > 1
@@ -97,7 +103,7 @@ def rank_closed_forms(
         excess, error = paired_difference(losses[name], losses[best])
         return excess <= SIGNIFICANT * error
 
-    return next(filter(is_as_good, losses)), {name: float(loss.mean()) for name, loss in losses.items()}
+    return next(filter(is_as_good, losses)), best, {name: float(loss.mean()) for name, loss in losses.items()}
 
 
 def set_closed_form(network: PotentialNetwork, names: list[str], data: CellDataModule, config: TrainConfig) -> None:

@@ -4,6 +4,7 @@ from scratio.stats._folds import disjoint_parts, stratified_folds
 from scratio.stats._mixtures import (
     ConditionMixture,
     class_gaussian,
+    common_components,
     common_responsibility,
     shared_gaussian,
     shared_mixture,
@@ -16,6 +17,7 @@ __all__ = [
     "ConditionMixture",
     "Shrinkage",
     "class_gaussian",
+    "common_components",
     "common_responsibility",
     "disjoint_parts",
     "held_out_share",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import logsumexp
@@ -111,6 +111,34 @@ def shared_mixture(x: np.ndarray, codes: np.ndarray, n_conditions: int, responsi
             joint = _log_joint(x, codes, mixture)
             responsibility = np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
     return mixture
+
+
+def common_components(
+    x: np.ndarray, codes: np.ndarray, n_conditions: int, responsibility: np.ndarray
+) -> ConditionMixture:
+    """Mixtures that differ in their abundances alone: a condition changes how many cells of each type there are.
+
+    The components are those of all cells, whatever their condition; the abundances of each condition are found by
+    expectation maximisation and drawn towards the common ones by the weight of one cell.
+
+    Parameters
+    ----------
+    x, codes, n_conditions
+        As in :func:`shared_gaussian`.
+    responsibility
+        Of the components for each cell, from :func:`common_responsibility`, shape (n, n_components).
+    """
+    everyone = np.zeros(len(x), dtype=codes.dtype)
+    common = _maximise(x, everyone, 1, responsibility, _ridge(x))
+    log_density = _log_joint(x, everyone, replace(common, log_weight=np.zeros_like(common.log_weight)))
+    log_weight = np.repeat(common.log_weight, n_conditions, axis=0)
+    for code in range(n_conditions):
+        own = log_density[codes == code]
+        for _ in range(N_ITERATIONS):
+            joint = own + log_weight[code]
+            mass = np.exp(joint - logsumexp(joint, axis=1, keepdims=True)).sum(0)
+            log_weight[code] = np.log((mass + np.exp(common.log_weight[0])) / (mass.sum() + 1.0))
+    return ConditionMixture(log_weight, np.repeat(common.mean, n_conditions, axis=0), common.covariance)
 
 
 def _ridge(x: np.ndarray) -> float:
