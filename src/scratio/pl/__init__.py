@@ -3,6 +3,7 @@
 from scratio.pl._batch_effect import batch_effect
 from scratio.pl._embedding import embedding
 from scratio.pl._history import history
+from scratio.pl._treatment_response import treatment_response
 from scratio.pl._violin import violin
 
-__all__ = ["batch_effect", "embedding", "history", "violin"]
+__all__ = ["batch_effect", "embedding", "history", "treatment_response", "violin"]

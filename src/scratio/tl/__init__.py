@@ -3,5 +3,6 @@
 from scratio.tl._batch_effect import batch_effect
 from scratio.tl._differential_abundance import differential_abundance
 from scratio.tl._log_ratio import log_ratio
+from scratio.tl._treatment_response import treatment_response
 
-__all__ = ["batch_effect", "differential_abundance", "log_ratio"]
+__all__ = ["batch_effect", "differential_abundance", "log_ratio", "treatment_response"]

@@ -53,11 +53,17 @@ def fit_model(cells: AnnData, keys: list[str], use_rep: str, settings: FitSettin
 
 
 def score(
-    model: ScRatio, numerator: ConditionDict, denominator: ConditionDict, settings: FitSettings
+    model: ScRatio,
+    numerator: ConditionDict,
+    denominator: ConditionDict,
+    settings: FitSettings,
+    rows: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Out-of-fold log ratio of every cell and its standard error, NaN for a single network."""
+    """Out-of-fold log ratio of every cell, or of some, and its standard error, NaN for a single network."""
     several = model.module.n_members > settings.n_folds
-    result = model.log_ratio(numerator=numerator, denominator=denominator, method=settings.method, return_std=several)
+    result = model.log_ratio(
+        numerator=numerator, denominator=denominator, method=settings.method, return_std=several, rows=rows
+    )
     return result if isinstance(result, tuple) else (result, np.full(len(result), np.nan))
 
 

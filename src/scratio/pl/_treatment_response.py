@@ -1,0 +1,113 @@
+"""Donors by treatments."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from anndata import AnnData
+from matplotlib.axes import Axes
+from scipy.cluster.hierarchy import dendrogram, leaves_list, linkage
+
+from scratio.pl._base import DIVERGING, LABEL, UNSUPPORTED, finish, new_axes
+
+CELL, TREE, ANNOTATED = 0.45, 0.18, 12
+"""Inches of a cell of the heat map, share of the axes for a dendrogram, most columns with figures in the cells."""
+
+
+def treatment_response(
+    adata: AnnData,
+    *,
+    key: str = "response",
+    cluster: bool = True,
+    vmax: float | None = None,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    **kwargs,
+) -> Axes:
+    """Mean log ratio of the treated cells, donors by treatments, with dendrograms.
+
+    Parameters
+    ----------
+    adata
+        Cells with a result of :func:`scratio.tl.treatment_response`.
+    key
+        The result's ``key_added``.
+    cluster
+        Whether to order rows and columns by similarity (average linkage) and to draw the trees; otherwise they are in
+        alphabetical order.
+    vmax
+        Limit of the symmetric colour scale in nats; by default the largest magnitude.
+    ax
+        Axes to draw into.
+    show
+        Whether to call ``matplotlib.pyplot.show``.
+    **kwargs
+        For :func:`seaborn.heatmap`.
+
+    Returns
+    -------
+    Axes of the heat map; grey where a donor had no such treatment.
+
+    Raises
+    ------
+    KeyError
+        If the result is missing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import scratio
+    >>> adata = scratio.datasets.gaussians(n_cells=600, n_dims=2, random_state=0)
+    >>> adata.obs["donor"] = np.where(np.arange(600) % 2, "d1", "d2")
+    >>> scratio.tl.treatment_response(
+    ...     adata, treatment_key="condition", donor_key="donor", reference="control",
+    ...     train_kwargs={"max_steps": 20, "progress_bar": False},
+    ... )
+    >>> ax = scratio.pl.treatment_response(adata)
+    >>> [label.get_text() for label in ax.get_xticklabels()]
+    ['treated']
+    """
+    if key not in adata.uns or "matrix" not in adata.uns[key]:
+        raise KeyError(
+            f"uns has no result {key!r}; run scratio.tl.treatment_response(adata, ..., key_added={key!r}) first"
+        )
+    matrix: pd.DataFrame = adata.uns[key]["matrix"]
+    trees = [_tree(matrix.to_numpy()), _tree(matrix.to_numpy().T)] if cluster else [None, None]
+    orders = [np.arange(n) if tree is None else leaves_list(tree) for tree, n in zip(trees, matrix.shape, strict=True)]
+    shown = matrix.iloc[orders[0], orders[1]]
+    ax = new_axes(ax, (3.5 + 1.4 * CELL * shown.shape[1], 1.6 + CELL * shown.shape[0]))
+    limit = vmax or float(np.nanmax(np.abs(shown.to_numpy()))) or 1.0
+    style = {
+        "cmap": DIVERGING,
+        "vmin": -limit,
+        "vmax": limit,
+        "annot": shown.shape[1] <= ANNOTATED,
+        "fmt": ".1f",
+        "linewidths": 0.5,
+        "cbar_kws": {"label": f"mean {LABEL}", "pad": 0.04 if trees[0] is None else TREE + 0.06},
+        **kwargs,
+    }
+    sns.heatmap(shown, ax=ax, **style)
+    ax.set_facecolor(UNSUPPORTED)
+    ax.set(xlabel="", ylabel="")
+    ax.tick_params(axis="y", rotation=0)
+    plt.setp(ax.get_xticklabels(), rotation=45, ha="right", rotation_mode="anchor")
+    if trees[0] is not None:
+        side = ax.inset_axes((1.02, 0.0, TREE, 1.0))
+        dendrogram(
+            trees[0], orientation="right", ax=side, color_threshold=0, above_threshold_color="0.3", no_labels=True
+        )
+        side.invert_yaxis()
+        side.axis("off")
+    if trees[1] is not None:
+        top = ax.inset_axes((0.0, 1.02, 1.0, TREE))
+        dendrogram(trees[1], ax=top, color_threshold=0, above_threshold_color="0.3", no_labels=True)
+        top.axis("off")
+    return finish(ax, show)
+
+
+def _tree(values: np.ndarray) -> np.ndarray | None:
+    """Average linkage of the rows; a missing value counts as no response."""
+    return linkage(np.nan_to_num(values), method="average") if len(values) > 2 else None

@@ -1,0 +1,223 @@
+"""Response of every donor to every treatment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from scratio.model import OWN, ScRatio
+from scratio.model._check import check_categories, check_embedding
+from scratio.tl._cross_fit import FitSettings, fit_model, score
+from scratio.tl._write import RESULT_MARK, check_key_added, history_tables, storable, versions
+
+
+def treatment_response(
+    adata: AnnData,
+    *,
+    treatment_key: str,
+    donor_key: str,
+    reference: str,
+    use_rep: str = "X_pca",
+    n_folds: int = 5,
+    method: str = "auto",
+    key_added: str = "response",
+    random_state: int = 0,
+    copy: bool = False,
+    model_kwargs: dict[str, Any] | None = None,
+    train_kwargs: dict[str, Any] | None = None,
+) -> AnnData | None:
+    r"""Per-cell log ratio of treatment over reference within each cell's own donor, and a table of all donors.
+
+    .. math:: \log r(x) = \log p(x | donor, treatment) - \log p(x | donor, reference)
+
+    in nats (arXiv 2602.24201, section 5.4). What donors differ in without treatment cancels. Its mean over a donor's
+    treated cells is the Kullback-Leibler divergence of treated from untreated, how strongly the donor responds; its
+    mean over the untreated cells is minus the divergence the other way. Every cell is scored by networks that did not
+    see it.
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    treatment_key
+        Column of ``obs`` with the treatment.
+    donor_key
+        Column with the donor.
+    reference
+        Category of ``treatment_key`` that stands for no treatment.
+    use_rep
+        Embedding in ``obsm``, shape (n_cells, d).
+    n_folds
+        Cross-fitting folds, at least 2.
+    method
+        Estimator, see :meth:`scratio.model.ScRatio.log_ratio`.
+    key_added
+        Prefix of the results.
+    random_state
+        Seed of everything.
+    copy
+        Whether to return a copy instead of writing into ``adata``.
+    model_kwargs, train_kwargs
+        For :class:`scratio.model.ScRatio` and its :meth:`~scratio.model.ScRatio.train`.
+
+    Returns
+    -------
+    None, or a copy. Written are
+
+    ``obs[key_added + "_log_ratio"]``, ``obs[key_added + "_std"]``
+        Treated cells: of the cell's own treatment. Untreated cells: of the treatment, if there is one alone, else NaN.
+    ``obsm[key_added + "_log_ratio"]``
+        Table of all cells by all treatments; NaN where a donor has fewer than ``n_folds`` treated or untreated cells.
+    ``uns[key_added]["table"]``
+        A row for each donor and treatment: ``n_treated``, ``n_reference``, and for the treated and for the reference
+        cells the mean log ratio and its standard error, which covers the spread of the cells and, as if it were the
+        same in all of them, the standard error of their log ratios.
+    ``uns[key_added]["matrix"]``
+        Mean log ratio of the treated cells, donors by treatments.
+    ``uns[key_added]``
+        Parameters, versions, training history.
+
+    Raises
+    ------
+    KeyError
+        If a key is missing in ``obs`` or ``obsm``.
+    TypeError
+        If the embedding is sparse or not numeric.
+    ValueError
+        If the reference is absent, no donor has treated and untreated cells, a label is missing, the embedding is not
+        finite, or a column that would be overwritten is not scratio's.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import scratio
+    >>> adata = scratio.datasets.gaussians(n_cells=600, n_dims=2, random_state=0)
+    >>> adata.obs["donor"] = np.where(np.arange(600) % 2, "d1", "d2")
+    >>> scratio.tl.treatment_response(
+    ...     adata, treatment_key="condition", donor_key="donor", reference="control",
+    ...     train_kwargs={"max_steps": 20, "progress_bar": False},
+    ... )
+    >>> adata.uns["response"]["matrix"].shape
+    (2, 1)
+    """
+    settings = FitSettings.checked(n_folds, method, random_state, model_kwargs, train_kwargs)
+    used, pairs = _cells(adata, treatment_key, donor_key, str(reference), use_rep, n_folds)
+    columns = [f"{key_added}_log_ratio", f"{key_added}_std"]
+    check_key_added(adata, key_added, columns)
+    if columns[0] in adata.obsm and key_added not in adata.uns:
+        raise ValueError(f"obsm[{columns[0]!r}] would be overwritten; choose another key_added")
+    model = fit_model(used, [donor_key, treatment_key], use_rep, settings)
+    values, errors = _score_pairs(model, used, pairs, treatment_key, donor_key, str(reference), settings)
+    target = adata.copy() if copy else adata
+    labels = used.obs[treatment_key]
+    untreated = values.columns[0] if values.shape[1] == 1 else None
+    own = labels.where(labels != str(reference), untreated)
+    for name, table in zip(columns, (values, errors), strict=True):
+        target.obs[name] = _of_own(table, own).reindex(target.obs_names).to_numpy()
+    target.obsm[columns[0]] = values.reindex(target.obs_names)
+    table = _table(values, errors, used.obs, pairs, treatment_key, donor_key, str(reference))
+    target.uns[key_added] = {
+        RESULT_MARK: versions(),
+        "params": storable(
+            {
+                "treatment_key": treatment_key,
+                "donor_key": donor_key,
+                "reference": reference,
+                "use_rep": use_rep,
+                **vars(settings),
+            }
+        ),
+        "table": table,
+        "matrix": table.pivot(index="donor", columns="treatment", values="mean_treated"),
+        "training": storable(model.training_),
+        "history": history_tables(model.history),
+    }
+    return target if copy else None
+
+
+def _cells(
+    adata: AnnData, treatment_key: str, donor_key: str, reference: str, use_rep: str, n_folds: int
+) -> tuple[AnnData, list[tuple[str, str]]]:
+    """Check the input; the cells that take part, and the pairs of donor and treatment that can be compared."""
+    if treatment_key == donor_key:
+        raise ValueError(f"treatment_key and donor_key are both {donor_key!r}")
+    if not adata.obs_names.is_unique:
+        raise ValueError("obs_names are not unique; call adata.obs_names_make_unique() first")
+    x = check_embedding(adata, use_rep)
+    obs = pd.DataFrame({key: check_categories(adata, key) for key in (donor_key, treatment_key)})
+    if reference not in set(obs[treatment_key]):
+        raise ValueError(
+            f"obs[{treatment_key!r}] has no category {reference!r}; found: {sorted(obs[treatment_key].unique())}"
+        )
+    enough = obs.groupby([donor_key, treatment_key]).size().loc[lambda sizes: sizes >= n_folds].index
+    pairs = [
+        (donor, treatment) for donor, treatment in enough if treatment != reference and (donor, reference) in enough
+    ]
+    if not pairs:
+        raise ValueError(
+            f"no donor has at least n_folds={n_folds} cells of the reference {reference!r} and of a treatment: the "
+            f"response is within donors. Found: {obs.value_counts().to_dict()}"
+        )
+    rows = pd.MultiIndex.from_frame(obs).isin({*pairs, *((donor, reference) for donor, _ in pairs)})
+    return AnnData(obs=obs[rows], obsm={use_rep: x[rows]}), pairs
+
+
+def _score_pairs(
+    model: ScRatio,
+    used: AnnData,
+    pairs: list[tuple[str, str]],
+    treatment_key: str,
+    donor_key: str,
+    reference: str,
+    settings: FitSettings,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Log ratios and standard errors, cells by treatments."""
+    treatments = sorted({treatment for _, treatment in pairs})
+    values, errors = (
+        pd.DataFrame(np.nan, index=used.obs_names, columns=pd.Index(treatments, name=None)) for _ in range(2)
+    )
+    for place, treatment in enumerate(treatments):
+        donors = [donor for donor, given in pairs if given == treatment]
+        rows = np.flatnonzero(used.obs[donor_key].isin(donors))
+        found, std = score(
+            model,
+            {donor_key: OWN, treatment_key: treatment},
+            {donor_key: OWN, treatment_key: reference},
+            settings,
+            rows,
+        )
+        values.iloc[rows, place], errors.iloc[rows, place] = found, std
+    return values, errors
+
+
+def _of_own(table: pd.DataFrame, own: pd.Series) -> pd.Series:
+    """For every cell the column that ``own`` names; NaN where it names none."""
+    place = table.columns.get_indexer(pd.Index(own))
+    found = table.to_numpy()[np.arange(len(table)), place]
+    return pd.Series(np.where(place < 0, np.nan, found), index=table.index)
+
+
+def _table(
+    values: pd.DataFrame,
+    errors: pd.DataFrame,
+    obs: pd.DataFrame,
+    pairs: list[tuple[str, str]],
+    treatment_key: str,
+    donor_key: str,
+    reference: str,
+) -> pd.DataFrame:
+    rows = []
+    for donor, treatment in pairs:
+        row: dict[str, Any] = {"donor": donor, "treatment": treatment}
+        for name, label in (("treated", treatment), ("reference", reference)):
+            cells = (obs[donor_key] == donor) & (obs[treatment_key] == label)
+            part, error = values.loc[cells, treatment], errors.loc[cells, treatment]
+            shared = float((error**2).mean()) if error.notna().any() else 0.0
+            row[f"n_{name}"] = len(part)
+            row[f"mean_{name}"] = float(part.mean())
+            row[f"standard_error_{name}"] = float(np.sqrt(part.var() / len(part) + shared))
+        rows.append(row)
+    return pd.DataFrame(rows)
