@@ -1,9 +1,10 @@
 """Plots of results. They draw and compute nothing; each returns its Axes."""
 
 from scratio.pl._batch_effect import batch_effect
+from scratio.pl._combination_effect import combination_effect
 from scratio.pl._embedding import embedding
 from scratio.pl._history import history
 from scratio.pl._treatment_response import treatment_response
 from scratio.pl._violin import violin
 
-__all__ = ["batch_effect", "embedding", "history", "treatment_response", "violin"]
+__all__ = ["batch_effect", "combination_effect", "embedding", "history", "treatment_response", "violin"]

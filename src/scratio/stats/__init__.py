@@ -1,5 +1,6 @@
 """Statistics on arrays: cross-fitting folds, closed-form densities, shrinkage, scaling and support."""
 
+from scratio.stats._classifier import held_out_log_odds
 from scratio.stats._folds import disjoint_parts, stratified_folds
 from scratio.stats._mixtures import (
     ConditionMixture,
@@ -20,6 +21,7 @@ __all__ = [
     "common_components",
     "common_responsibility",
     "disjoint_parts",
+    "held_out_log_odds",
     "held_out_share",
     "held_out_shrinkage",
     "local_scale",

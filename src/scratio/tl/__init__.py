@@ -1,8 +1,9 @@
 """One call per analysis: AnnData in, results in its ``obs`` and ``uns``."""
 
 from scratio.tl._batch_effect import batch_effect
+from scratio.tl._combination_effect import combination_effect
 from scratio.tl._differential_abundance import differential_abundance
 from scratio.tl._log_ratio import log_ratio
 from scratio.tl._treatment_response import treatment_response
 
-__all__ = ["batch_effect", "differential_abundance", "log_ratio", "treatment_response"]
+__all__ = ["batch_effect", "combination_effect", "differential_abundance", "log_ratio", "treatment_response"]

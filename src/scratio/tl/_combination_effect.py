@@ -1,0 +1,268 @@
+"""What two treatments do together that one of them does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from scratio.model import ScRatio
+from scratio.model._check import check_categories, check_embedding
+from scratio.stats import held_out_log_odds
+from scratio.tl._cross_fit import FitSettings, fit_model, score, with_columns
+from scratio.tl._write import RESULT_MARK, check_key_added, history_tables, storable, versions
+
+Group = tuple[str, ...]
+"""Category of each condition key."""
+
+
+@dataclass(frozen=True)
+class Design:
+    """The four groups of a combination of two treatments."""
+
+    both: Group
+    first: Group
+    second: Group
+    neither: Group
+    treatments: tuple[str, str]
+
+    @property
+    def name(self) -> str:
+        """Name of the combination, for columns and tables."""
+        return "+".join(self.both)
+
+    @property
+    def groups(self) -> tuple[Group, Group, Group, Group]:
+        """All four."""
+        return self.both, self.first, self.second, self.neither
+
+
+def combination_effect(
+    adata: AnnData,
+    *,
+    condition_keys: str | Sequence[str],
+    combination: Any,
+    reference: Any,
+    use_rep: str = "X_pca",
+    n_folds: int = 5,
+    method: str = "auto",
+    key_added: str = "combination",
+    random_state: int = 0,
+    copy: bool = False,
+    model_kwargs: dict[str, Any] | None = None,
+    train_kwargs: dict[str, Any] | None = None,
+) -> AnnData | None:
+    r"""Per-cell log ratio of two treatments together over the first alone, and their interaction.
+
+    .. math::
+        \log r(x) = \log p(x | a, b) - \log p(x | a, 0), \qquad
+        i(x) = \log p(x | a, b) + \log p(x | 0, 0) - \log p(x | a, 0) - \log p(x | 0, b)
+
+    in nats (arXiv 2602.24201, section 5.5). The interaction is 0 where each treatment changes the density by a factor
+    of its own, whatever the other; it is positive where both together make a state more likely than that.
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    condition_keys
+        Two columns of ``obs``, one for each treatment, or one column whose categories are joined by ``"+"``.
+    combination
+        With two columns the pair of categories ``("a", "b")``, with one column the category ``"a+b"``; or a list of
+        several such combinations. The first treatment is the one that is held fixed in the log ratio.
+    reference
+        Category without either treatment: a pair, or one category. If a single reference is part of the combination, as
+        ``"medium"`` of ``"medium+a+b"``, the treatments are what remains.
+    use_rep
+        Embedding in ``obsm``, shape (n_cells, d).
+    n_folds
+        Cross-fitting folds, at least 2.
+    method
+        Estimator, see :meth:`scratio.model.ScRatio.log_ratio`.
+    key_added
+        Prefix of the results.
+    random_state
+        Seed of everything.
+    copy
+        Whether to return a copy instead of writing into ``adata``.
+    model_kwargs, train_kwargs
+        For :class:`scratio.model.ScRatio` and its :meth:`~scratio.model.ScRatio.train`.
+
+    Returns
+    -------
+    None, or a copy. Written are, with the name of the combination in between where there are several,
+
+    ``obs[key_added + "_log_ratio"]``, ``obs[key_added + "_std"]``
+        Out-of-fold log ratio of the combination over its first treatment, and its standard error, for the cells of the
+        combinations' groups; NaN elsewhere.
+    ``obs[key_added + "_interaction"]``
+        Interaction of the same cells.
+    ``uns[key_added]["summary"]``
+        A row for each combination: its treatments, its cells, the mean log ratio of its own cells, the mean magnitude
+        over its cells and those of the first treatment, the mean interaction of its own cells, and
+        ``classifier_magnitude``, the mean magnitude of a held-out logistic regression's log odds on the same cells, as
+        a check of plausibility.
+    ``uns[key_added]``
+        Parameters, versions, training history.
+
+    Raises
+    ------
+    KeyError
+        If a key is missing in ``obs`` or ``obsm``.
+    TypeError
+        If the embedding is sparse or not numeric.
+    ValueError
+        If a combination does not name two treatments, a group of the design has fewer cells than folds, a label is
+        missing, the embedding is not finite, or a column that would be overwritten is not scratio's.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import scratio
+    >>> adata = scratio.datasets.gaussians(n_cells=600, n_dims=2, random_state=0)
+    >>> adata.obs["drug"] = np.array(["none", "a", "b", "a+b"])[np.arange(600) % 4]
+    >>> scratio.tl.combination_effect(
+    ...     adata, condition_keys="drug", combination="a+b", reference="none",
+    ...     train_kwargs={"max_steps": 20, "progress_bar": False},
+    ... )
+    >>> bool(adata.obs["combination_interaction"].notna().all())
+    True
+    """
+    settings = FitSettings.checked(n_folds, method, random_state, model_kwargs, train_kwargs)
+    keys = [condition_keys] if isinstance(condition_keys, str) else list(condition_keys)
+    designs = _designs(keys, combination, reference)
+    used = _cells(adata, keys, designs, use_rep, n_folds)
+    prefixes = [f"{key_added}_{design.name}" if len(designs) > 1 else key_added for design in designs]
+    kinds = ("log_ratio", "std", "interaction")
+    check_key_added(adata, key_added, [f"{prefix}_{kind}" for prefix in prefixes for kind in kinds])
+    model = fit_model(used, keys, use_rep, settings)
+    own = _groups(used.obs, keys)
+    columns, rows = {}, []
+    for prefix, design in zip(prefixes, designs, strict=True):
+        cells = np.flatnonzero(own.isin(list(design.groups)))
+        values = _score_design(model, keys, design, settings, cells)
+        for kind, found in zip(kinds, values, strict=True):
+            column = np.full(used.n_obs, np.nan)
+            column[cells] = found
+            columns[f"{prefix}_{kind}"] = column
+        rows.append(_summary(design, own.iloc[cells], *values, np.asarray(used.obsm[use_rep])[cells], settings))
+    target = adata.copy() if copy else adata
+    with_columns(target, used.obs_names, columns)
+    target.uns[key_added] = {
+        RESULT_MARK: versions(),
+        "params": storable(
+            {
+                "condition_keys": keys,
+                "combination": [design.name for design in designs],
+                "reference": "+".join(designs[0].neither),
+                "use_rep": use_rep,
+                **vars(settings),
+            }
+        ),
+        "summary": pd.DataFrame(rows),
+        "training": storable(model.training_),
+        "history": history_tables(model.history),
+    }
+    return target if copy else None
+
+
+def _designs(keys: list[str], combination: Any, reference: Any) -> list[Design]:
+    """The groups of every combination that is asked about."""
+    if len(keys) not in (1, 2) or len(set(keys)) < len(keys):
+        raise ValueError(f"condition_keys must name one column or two different ones, got {keys}")
+    if len(keys) == 1:
+        several = [combination] if isinstance(combination, str) else list(combination)
+        return [_design_of_one_column(str(name), str(reference)) for name in several]
+    several = [combination] if isinstance(combination[0], str) else list(combination)
+    if any(isinstance(pair, str) or len(pair) != 2 for pair in (*several, reference)):
+        raise ValueError(
+            f"with two condition_keys combination and reference are pairs of categories; got {combination!r} and "
+            f"{reference!r}"
+        )
+    none = tuple(map(str, reference))
+    designs = []
+    for first, second in (map(str, pair) for pair in several):
+        if first == none[0] or second == none[1]:
+            raise ValueError(f"combination {(first, second)} has a category of the reference {none}")
+        designs.append(Design((first, second), (first, none[1]), (none[0], second), none, (first, second)))
+    return designs
+
+
+def _design_of_one_column(combination: str, reference: str) -> Design:
+    parts, base = combination.split("+"), reference.split("+")
+    base = base if set(base) <= set(parts) else []
+    drugs = [part for part in parts if part not in base]
+    if len(drugs) != 2:
+        raise ValueError(
+            f"combination {combination!r} must name two treatments joined by '+' beside the reference {reference!r}; "
+            f"it names {drugs}"
+        )
+    alone = ["+".join([*base, drug]) for drug in drugs]
+    return Design((combination,), (alone[0],), (alone[1],), (reference,), (drugs[0], drugs[1]))
+
+
+def _groups(obs: pd.DataFrame, keys: list[str]) -> pd.Series:
+    return pd.Series(list(obs[keys].itertuples(index=False, name=None)), index=obs.index)
+
+
+def _cells(adata: AnnData, keys: list[str], designs: list[Design], use_rep: str, n_folds: int) -> AnnData:
+    """Check the input; the cells of all groups of the designs."""
+    if not adata.obs_names.is_unique:
+        raise ValueError("obs_names are not unique; call adata.obs_names_make_unique() first")
+    x = check_embedding(adata, use_rep)
+    obs = pd.DataFrame({key: check_categories(adata, key) for key in keys})
+    own = _groups(obs, keys)
+    sizes = own.value_counts()
+    for design in designs:
+        few = {" + ".join(group): int(sizes.get(group, 0)) for group in design.groups if sizes.get(group, 0) < n_folds}
+        if few:
+            found = {" + ".join(map(str, group)): int(n) for group, n in zip(sizes.index, sizes, strict=True)}
+            raise ValueError(
+                f"the combination {design.name!r} needs at least n_folds={n_folds} cells in each of its four groups; "
+                f"too few in {few}. obs[{keys}] has {found}"
+            )
+    rows = own.isin([group for design in designs for group in design.groups]).to_numpy()
+    return AnnData(obs=obs[rows], obsm={use_rep: x[rows]})
+
+
+def _score_design(
+    model: ScRatio, keys: list[str], design: Design, settings: FitSettings, cells: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Log ratio over the first treatment, its standard error, and the interaction."""
+
+    def condition(group: Group) -> dict[str, str]:
+        return dict(zip(keys, group, strict=True))
+
+    ratio, std = score(model, condition(design.both), condition(design.first), settings, cells)
+    without, _ = score(model, condition(design.second), condition(design.neither), settings, cells)
+    return ratio, std, ratio - without
+
+
+def _summary(
+    design: Design,
+    own: pd.Series,
+    ratio: np.ndarray,
+    std: np.ndarray,
+    interaction: np.ndarray,
+    x: np.ndarray,
+    settings: FitSettings,
+) -> dict[str, Any]:
+    both, first = (own.map(lambda group, wanted=wanted: group == wanted).to_numpy() for wanted in design.groups[:2])
+    compared = both | first
+    odds = held_out_log_odds(x[compared], both[compared], settings.n_folds, settings.random_state)
+    return {
+        "combination": design.name,
+        "first": design.treatments[0],
+        "second": design.treatments[1],
+        "over": "+".join(design.first),
+        "n_combination": int(both.sum()),
+        "n_first": int(first.sum()),
+        "mean": float(ratio[both].mean()),
+        "mean_magnitude": float(np.abs(ratio[compared]).mean()),
+        "mean_interaction": float(interaction[both].mean()),
+        "classifier_magnitude": float(np.abs(odds).mean()),
+    }
