@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from scratio.module._derivatives import Derivatives
 from scratio.module._layers import StackedLinear
 
-TANGENT_NUMBERS = 2**22
-"""Largest number of entries of a block's tangents that are held at once."""
+TANGENT_NUMBERS = 2**20
+"""Largest number of entries of a block's tangents that are held at once: as many as stay in a cache."""
 CLOSED_FORM_BLOCKS = 2
 """Largest depth for which the trace of the Jacobian costs one extra matrix product per cell."""
 
