@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,37 +12,20 @@ from anndata import AnnData
 from torch import Tensor
 
 from scratio._seed import torch_generator
-from scratio.estimators import Divergence, log_density, rademacher_probes, sample
-from scratio.model._methods import (
-    BATCH_SIZES,
-    DEFAULT_BATCH_SIZE,
-    Estimate,
-    Estimator,
-    choose,
-    log_ratio_estimator,
-    resolve,
-)
-from scratio.model._schema import ConditionDict, ConditionSchema
-from scratio.module import Condition, FlowNetwork, PotentialNetwork, select_members
+from scratio.estimators import log_density, sample
+from scratio.model._methods import BATCH_SIZES, DEFAULT_BATCH_SIZE, Estimate, log_ratio_estimator, resolve
+from scratio.model._schema import ConditionDict
+from scratio.model._scoring import ScoringMixin, in_order
+from scratio.module import Condition
 
-DIVERGENCES = ("exact", "rademacher")
-N_PROBES = 4
-_PROBES, _SAMPLES = 20, 21
+_SAMPLES = 21
 
 
-class QueryMixin:
+class QueryMixin(ScoringMixin):
     """Queries of `ScRatio`."""
 
-    adata: AnnData | None
-    folds: np.ndarray | None
-    training_: dict[str, Any]
     location: np.ndarray
-    module: FlowNetwork
     scale: np.ndarray
-    schema: ConditionSchema
-    _settings: dict[str, Any]
-    embedding: Callable[[AnnData], np.ndarray]
-    _check_if_trained: Callable[..., None]
 
     def log_ratio(
         self,
@@ -130,6 +113,55 @@ class QueryMixin:
             adata, conditions, estimate, divergence, n_steps, size, with_std=return_std, rows=rows
         )
         return (mean, std) if return_std else mean
+
+    def log_ratio_gradient(
+        self,
+        adata: AnnData | None = None,
+        *,
+        numerator: ConditionDict,
+        denominator: ConditionDict,
+        noise_level: float = 0.1,
+        rows: np.ndarray | None = None,
+        batch_size: int | None = None,
+    ) -> np.ndarray:
+        r"""Gradient of the log ratio in every cell: in which direction, and how fast, it grows.
+
+        .. math:: \nabla_x \log p_\sigma(x | numerator) - \nabla_x \log p_\sigma(x | denominator),
+
+        the difference of two scores at a small noise level.
+
+        Parameters
+        ----------
+        adata, numerator, denominator, rows, batch_size
+            As in :meth:`log_ratio`.
+        noise_level
+            Noise in standard deviations of the standardised embedding. The gradient is that of densities smoothed by
+            it; without smoothing it follows the noise of the log ratio.
+
+        Returns
+        -------
+        Gradients of each member in nats per unit of the embedding, shape (n_members, n_cells, d), float64. With folds,
+        a training cell's are of the members that did not see it.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        KeyError, ValueError
+            As in :meth:`log_ratio`, or if the noise level is not positive.
+        """
+        if not noise_level > 0.0:
+            raise ValueError(f"noise_level must be positive, got {noise_level}")
+        q = torch.full((1, 1, 1), min(math.asinh(1.0 / noise_level), self.module.path.q_end))
+        parts, places = [], []
+        ends = {"numerator": numerator, "denominator": denominator}
+        for network, x, given, place in self._batches(adata, ends, rows, batch_size or DEFAULT_BATCH_SIZE):
+            z = (torch.tanh(q) * torch.from_numpy(x)).expand(network.n_members, *x.shape).to(self._device)
+            with torch.no_grad():
+                top, bottom = network.flows(z, q.to(z), [given["numerator"], given["denominator"]])
+                parts.append((torch.tanh(q).to(z) * (top.score - bottom.score)).double().cpu().numpy())
+            places.append(place)
+        return in_order(parts, places, axis=1) / self.scale
 
     def log_prob(
         self,
@@ -271,30 +303,6 @@ class QueryMixin:
         """
         return self._vector_field(self.module.score, x, t, condition) / torch.from_numpy(self.scale)
 
-    def _check_ensemble(self) -> None:
-        if self._settings["n_members"] < 2:
-            raise ValueError(
-                "return_std=True needs the spread of an ensemble, or method='ito': make the model with n_members >= 2"
-            )
-
-    def _encode(self, condition: ConditionDict, adata: AnnData | None, name: str) -> Condition:
-        """Tensors for a condition; one that no training cell had is refused where the model has no answer to it."""
-        encoded = self.schema.encode(condition, adata, name)
-        network = self.module
-        if isinstance(network, PotentialNetwork):
-            observed = network.combinations_in(encoded.to(self._device)).any(-1)
-            if not bool(observed.all()):
-                cells = f" (in {int((~observed).sum())} cells)" if len(encoded) > 1 else ""
-                raise ValueError(
-                    f"{name}: no training cell had the combination {dict(condition)}{cells}; the potential knows the "
-                    "observed combinations alone. Leave a key out to marginalise over it."
-                )
-        return encoded
-
-    @property
-    def _device(self) -> torch.device:
-        return next(self.module.parameters()).device
-
     def _vector_field(
         self,
         function: Callable[[Tensor, Tensor, Condition], Tensor],
@@ -314,86 +322,3 @@ class QueryMixin:
         stacked, device = z.expand(self.module.n_members, *z.shape), self._device
         with torch.no_grad():
             return function(stacked.to(device), t.to(device), given.to(device)).mean(0).double().cpu()
-
-    def _evaluate(
-        self,
-        adata: AnnData | None,
-        conditions: dict[str, ConditionDict],
-        estimate: Estimator,
-        divergence: str,
-        n_steps: int | None,
-        batch_size: int | None,
-        *,
-        with_std: bool = False,
-        rows: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Mean over the members of a per-cell quantity and, where asked for, its standard error (else NaN)."""
-        self._check_if_trained(warn=False)
-        choose("divergence", divergence, DIVERGENCES)
-        for name, number in (("n_steps", n_steps), ("batch_size", batch_size)):
-            if number is not None and number < 1:
-                raise ValueError(f"{name} must be at least 1, got {number}")
-        cells = self.adata if adata is None else adata
-        if cells is None:
-            raise ValueError("the model was loaded without cells: pass adata")
-        is_training = cells is self.adata
-        if not is_training:
-            self.schema.check_cells(cells)
-        folds: np.ndarray | None = self.folds if is_training else None
-        if rows is not None:
-            cells = cells[rows]
-            folds = folds[rows] if folds is not None else None
-        x = self.embedding(cells)
-        given = {name: self._encode(value, cells, name) for name, value in conditions.items()}
-        mean, std = np.empty(len(x)), np.full(len(x), np.nan)
-        for network, batch in self._networks_and_rows(folds, len(x), batch_size or DEFAULT_BATCH_SIZE):
-            probes = rademacher_probes(x[batch], N_PROBES, _PROBES) if divergence == "rademacher" else None
-            z = torch.from_numpy(x[batch]).to(self._device)
-            here = {name: value[batch].to(self._device) for name, value in given.items()}
-            with torch.no_grad():
-                members, noise = estimate(network, z, here, Divergence(probes), x[batch])
-                if with_std and isinstance(network, PotentialNetwork) and bool((network.factor < 1.0).any()):
-                    # What the held-out cells do not support is left out of the log ratio, not of its error.
-                    spread, noise = estimate(network.unshrunk(), z, here, Divergence(probes), x[batch])
-                else:
-                    spread = members
-            mean[batch] = members.mean(0).cpu().numpy()
-            if with_std:
-                std[batch] = self._standard_error(spread, noise)
-        return mean, std
-
-    def _standard_error(self, members: Tensor, noise: Tensor | None) -> np.ndarray:
-        """Delete-a-group jackknife over the members, plus the Monte-Carlo error of their mean.
-
-        Each member leaves out another share h of the training cells, so that (1 - h) / h times the members' variance
-        estimates the variance of the log ratio over samples of cells; the members' initial weights make it too large
-        rather than too small.
-        """
-        size = len(members)
-        share = self.training_["validation_size"]
-        variance = members.new_zeros(members.shape[1:])
-        if size > 1:
-            variance = variance + (1.0 - share) / share * members.var(0, correction=1)
-        elif noise is None:
-            variance = torch.full_like(variance, torch.nan)
-        if noise is not None:
-            variance = variance + noise.sum(0) / size**2
-        return variance.sqrt().cpu().numpy()
-
-    def _networks_and_rows(
-        self, folds: np.ndarray | None, n: int, batch_size: int
-    ) -> Iterator[tuple[FlowNetwork, np.ndarray]]:
-        """Batches of rows with the network that may score them: one that never saw them, where there are folds."""
-        groups: list[tuple[FlowNetwork, np.ndarray]] = [(self.module, np.arange(n))]
-        if folds is not None:
-            n_members = self._settings["n_members"]
-            groups = [
-                (
-                    select_members(self.module, range(fold * n_members, (fold + 1) * n_members)),
-                    np.flatnonzero(folds == fold),
-                )
-                for fold in range(self._settings["n_folds"])
-            ]
-        for network, rows in groups:
-            for start in range(0, len(rows), batch_size):
-                yield network, rows[start : start + batch_size]

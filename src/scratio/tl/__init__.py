@@ -3,7 +3,15 @@
 from scratio.tl._batch_effect import batch_effect
 from scratio.tl._combination_effect import combination_effect
 from scratio.tl._differential_abundance import differential_abundance
+from scratio.tl._driver_genes import driver_genes
 from scratio.tl._log_ratio import log_ratio
 from scratio.tl._treatment_response import treatment_response
 
-__all__ = ["batch_effect", "combination_effect", "differential_abundance", "log_ratio", "treatment_response"]
+__all__ = [
+    "batch_effect",
+    "combination_effect",
+    "differential_abundance",
+    "driver_genes",
+    "log_ratio",
+    "treatment_response",
+]

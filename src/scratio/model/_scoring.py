@@ -1,0 +1,152 @@
+"""How queries of `ScRatio` reach the networks: conditions, folds, batches, members."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from anndata import AnnData
+from torch import Tensor
+
+from scratio.estimators import Divergence, rademacher_probes
+from scratio.model._methods import DEFAULT_BATCH_SIZE, Estimator, choose
+from scratio.model._schema import ConditionDict, ConditionSchema
+from scratio.module import Condition, FlowNetwork, PotentialNetwork, select_members
+
+DIVERGENCES = ("exact", "rademacher")
+N_PROBES = 4
+_PROBES = 20
+
+
+class ScoringMixin:
+    """What the queries of `ScRatio` share."""
+
+    adata: AnnData | None
+    folds: np.ndarray | None
+    training_: dict[str, Any]
+    module: FlowNetwork
+    schema: ConditionSchema
+    _settings: dict[str, Any]
+    embedding: Callable[[AnnData], np.ndarray]
+    _check_if_trained: Callable[..., None]
+
+    def _check_ensemble(self) -> None:
+        if self._settings["n_members"] < 2:
+            raise ValueError(
+                "return_std=True needs the spread of an ensemble, or method='ito': make the model with n_members >= 2"
+            )
+
+    def _encode(self, condition: ConditionDict, adata: AnnData | None, name: str) -> Condition:
+        """Tensors for a condition; one that no training cell had is refused where the model has no answer to it."""
+        encoded = self.schema.encode(condition, adata, name)
+        network = self.module
+        if isinstance(network, PotentialNetwork):
+            observed = network.combinations_in(encoded.to(self._device)).any(-1)
+            if not bool(observed.all()):
+                cells = f" (in {int((~observed).sum())} cells)" if len(encoded) > 1 else ""
+                raise ValueError(
+                    f"{name}: no training cell had the combination {dict(condition)}{cells}; the potential knows the "
+                    "observed combinations alone. Leave a key out to marginalise over it."
+                )
+        return encoded
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.module.parameters()).device
+
+    def _evaluate(
+        self,
+        adata: AnnData | None,
+        conditions: dict[str, ConditionDict],
+        estimate: Estimator,
+        divergence: str,
+        n_steps: int | None,
+        batch_size: int | None,
+        *,
+        with_std: bool = False,
+        rows: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Mean over the members of a per-cell quantity and, where asked for, its standard error (else NaN)."""
+        choose("divergence", divergence, DIVERGENCES)
+        for name, number in (("n_steps", n_steps), ("batch_size", batch_size)):
+            if number is not None and number < 1:
+                raise ValueError(f"{name} must be at least 1, got {number}")
+        means, errors, places = [], [], []
+        for network, x, given, place in self._batches(adata, conditions, rows, batch_size or DEFAULT_BATCH_SIZE):
+            probes = rademacher_probes(x, N_PROBES, _PROBES) if divergence == "rademacher" else None
+            z = torch.from_numpy(x).to(self._device)
+            with torch.no_grad():
+                members, noise = estimate(network, z, given, Divergence(probes), x)
+                spread = members
+                if with_std and isinstance(network, PotentialNetwork) and bool((network.factor < 1.0).any()):
+                    # What the held-out cells do not support is left out of the log ratio, not of its error.
+                    spread, noise = estimate(network.unshrunk(), z, given, Divergence(probes), x)
+            means.append(members.mean(0).cpu().numpy())
+            errors.append(self._standard_error(spread, noise) if with_std else np.full(len(x), np.nan))
+            places.append(place)
+        return in_order(means, places), in_order(errors, places)
+
+    def _batches(
+        self, adata: AnnData | None, conditions: dict[str, ConditionDict], rows: np.ndarray | None, batch_size: int
+    ) -> Iterator[tuple[FlowNetwork, np.ndarray, dict[str, Condition], np.ndarray]]:
+        """Batches of cells: the network that may score them, the standardised cells, their conditions, their places."""
+        self._check_if_trained(warn=False)
+        cells = self.adata if adata is None else adata
+        if cells is None:
+            raise ValueError("the model was loaded without cells: pass adata")
+        is_training = cells is self.adata
+        if not is_training:
+            self.schema.check_cells(cells)
+        folds: np.ndarray | None = self.folds if is_training else None
+        if rows is not None:
+            cells = cells[rows]
+            folds = folds[rows] if folds is not None else None
+        x = self.embedding(cells)
+        given = {name: self._encode(value, cells, name) for name, value in conditions.items()}
+        for network, batch in self._networks_and_rows(folds, len(x), batch_size):
+            here = {name: value[batch].to(self._device) for name, value in given.items()}
+            yield network, x[batch], here, batch
+
+    def _standard_error(self, members: Tensor, noise: Tensor | None) -> np.ndarray:
+        """Delete-a-group jackknife over the members, plus the Monte-Carlo error of their mean.
+
+        Each member leaves out another share h of the training cells, so that (1 - h) / h times the members' variance
+        estimates the variance of the log ratio over samples of cells; the members' initial weights make it too large
+        rather than too small.
+        """
+        size = len(members)
+        share = self.training_["validation_size"]
+        variance = members.new_zeros(members.shape[1:])
+        if size > 1:
+            variance = variance + (1.0 - share) / share * members.var(0, correction=1)
+        elif noise is None:
+            variance = torch.full_like(variance, torch.nan)
+        if noise is not None:
+            variance = variance + noise.sum(0) / size**2
+        return variance.sqrt().cpu().numpy()
+
+    def _networks_and_rows(
+        self, folds: np.ndarray | None, n: int, batch_size: int
+    ) -> Iterator[tuple[FlowNetwork, np.ndarray]]:
+        """Batches of rows with the network that may score them: one that never saw them, where there are folds."""
+        groups: list[tuple[FlowNetwork, np.ndarray]] = [(self.module, np.arange(n))]
+        if folds is not None:
+            n_members = self._settings["n_members"]
+            groups = [
+                (
+                    select_members(self.module, range(fold * n_members, (fold + 1) * n_members)),
+                    np.flatnonzero(folds == fold),
+                )
+                for fold in range(self._settings["n_folds"])
+            ]
+        for network, rows in groups:
+            for start in range(0, len(rows), batch_size):
+                yield network, rows[start : start + batch_size]
+
+
+def in_order(parts: Sequence[np.ndarray], places: Sequence[np.ndarray], axis: int = 0) -> np.ndarray:
+    """Batches of cells put together in the order of the cells."""
+    order = np.argsort(np.concatenate(places), kind="stable")
+    return np.take(np.concatenate(parts, axis=axis), order, axis=axis)

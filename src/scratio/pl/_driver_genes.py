@@ -1,0 +1,90 @@
+"""The strongest driver genes."""
+
+from __future__ import annotations
+
+from anndata import AnnData
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.pyplot import get_cmap
+
+from scratio.pl._base import DIVERGING, finish, new_axes
+
+STRONGEST = 0.75
+"""Share of the colour scale that the longest bar reaches: the darkest colours hide the error bars."""
+
+
+def driver_genes(
+    adata: AnnData,
+    *,
+    key: str = "drivers",
+    group: str | None = None,
+    n_genes: int = 20,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    **kwargs,
+) -> Axes:
+    """Bars of the genes along which the log ratio changes fastest, with standard errors.
+
+    Parameters
+    ----------
+    adata
+        Cells with a result of :func:`scratio.tl.driver_genes`.
+    key
+        The result's ``key_added``.
+    group
+        Group of cells; may be left out where there is one alone.
+    n_genes
+        Number of genes, those of the largest magnitude.
+    ax
+        Axes to draw into.
+    show
+        Whether to call ``matplotlib.pyplot.show``.
+    **kwargs
+        For :meth:`matplotlib.axes.Axes.barh`.
+
+    Returns
+    -------
+    Axes, the largest value on top: red, more of the gene makes the numerator more likely; blue, less.
+
+    Raises
+    ------
+    KeyError
+        If the result is missing.
+    ValueError
+        If the group is not in it, or there are several and none is named.
+
+    Examples
+    --------
+    >>> import scratio
+    >>> adata = scratio.datasets.pbmc68k_planted()
+    >>> scratio.model.ScRatio.setup_anndata(adata, condition_keys=["treatment"])
+    >>> model = scratio.model.ScRatio(adata)
+    >>> model.train(max_steps=20, progress_bar=False)
+    >>> scratio.tl.driver_genes(
+    ...     adata, model, numerator={"treatment": "treated"}, denominator={"treatment": "control"}
+    ... )
+    >>> len(scratio.pl.driver_genes(adata, n_genes=5).get_yticklabels())
+    5
+    """
+    if key not in adata.uns or "table" not in adata.uns[key]:
+        raise KeyError(f"uns has no result {key!r}; run scratio.tl.driver_genes(adata, ..., key_added={key!r}) first")
+    table = adata.uns[key]["table"]
+    groups = list(dict.fromkeys(table["group"].astype(str)))
+    if group is None and len(groups) > 1:
+        raise ValueError(f"name one of the groups {groups}")
+    if group is not None and str(group) not in groups:
+        raise ValueError(f"the result {key!r} has no group {group!r}; found: {groups}")
+    name = groups[0] if group is None else str(group)
+    top = table[table["group"].astype(str) == name].head(n_genes).sort_values("mean")
+    limit = float(top["mean"].abs().max()) / STRONGEST or 1.0
+    ax = new_axes(ax, (4.5, 0.8 + 0.24 * len(top)))
+    style = {
+        "color": get_cmap(DIVERGING)(Normalize(-limit, limit)(top["mean"].to_numpy())),
+        "error_kw": {"elinewidth": 0.8, "ecolor": "0.2"},
+        **kwargs,
+    }
+    ax.barh(top["gene"].astype(str), top["mean"], xerr=top["standard_error"], **style)
+    ax.axvline(0.0, color="0.3", linewidth=0.8)
+    ax.margins(y=0.02)
+    ax.set(xlabel="change of the log ratio (nats per unit of the gene)", title=name)
+    return finish(ax, show)
