@@ -275,8 +275,10 @@ def test_the_exact_divergence_of_a_potential_does_not_depend_on_how_many_cells_a
 
 
 def check_divergence(network: FlowNetwork) -> None:
-    z, condition = states(2, 5, 4), mixed()
-    for q in (torch.full((1, 1, 1), 0.7), torch.linspace(0.0, 3.5, 5).reshape(1, 5, 1)):
+    # The heads take numbers in float32 alone.
+    dtype = torch.float64 if isinstance(network, PotentialNetwork) else torch.float32
+    network, z, condition = network.to(dtype), states(2, 5, 4, dtype=dtype), mixed()
+    for q in (torch.full((1, 1, 1), 0.7, dtype=dtype), torch.linspace(0.0, 3.5, 5, dtype=dtype).reshape(1, 5, 1)):
         flow = network.flow_and_divergence(z, q, condition)
         jacobian = diagonal_blocks(lambda y, q=q: network.flow(y, q, condition).velocity, z)
         torch.testing.assert_close(flow.divergence, torch.einsum("mnii->mn", jacobian), rtol=2e-4, atol=2e-5)
@@ -673,17 +675,22 @@ def test_many_combinations_share_features():
 
 
 def test_the_basis_has_a_term_for_each_key_and_one_for_their_interaction():
-    basis = randomise(FactorisedBasis(2, [3, 2], 1, torch.Generator().manual_seed(0), n_interaction=4).double())
-    codes, values = torch.tensor([[2, 0], [1, 1]]), torch.tensor([[0.5], [-2.0]], dtype=torch.float64)
+    levels = torch.tensor([-1.0, 0.0, 2.0], dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    basis = randomise(FactorisedBasis(2, [3, 2], [levels], generator, n_interaction=4).double())
+    codes, values = torch.tensor([[2, 0], [1, 1], [0, 0]]), torch.tensor([[0.5], [-1.0], [3.0]], dtype=torch.float64)
     weight = basis(codes, values)
-    assert weight.shape == (2, 2, 3 + 2 + 2 + 4)
-    torch.testing.assert_close(weight[0, :, :7].double(), torch.tensor(
-        [[0, 0, 1, 1, 0, 0.5, -0.75], [0, 1, 0, 0, 1, -2.0, 3.0]], dtype=torch.float64
-    ))  # fmt: skip
-    first, second = basis.tables[0].weight[1, 2], basis.tables[1].weight[1, 0]
-    curve = basis.curves[0](values[:1].expand(2, 1, 1))[1, 0]
-    expected = first * second + (first + second) * curve + curve
-    torch.testing.assert_close(weight[1, 0, 7:], expected)
+    assert weight.shape == (2, 3, 3 + 2 + 3 + 1 + 4)
+    expected = [
+        [0, 0, 1, 1, 0, 0, 0.75, 0.25, 0.5],  # a quarter of the way from 0 to 2
+        [0, 1, 0, 0, 1, 1, 0, 0, -1.0],
+        [1, 0, 0, 1, 0, 0, 0, 1, 3.0],  # beyond the last level
+    ]
+    torch.testing.assert_close(weight[0, :, :9], torch.tensor(expected, dtype=torch.float64))
+    first, second, third = (table.weight[1] for table in basis.tables)
+    number = 0.75 * third[1] + 0.25 * third[2]
+    interaction = first[2] * second[0] + (first[2] + second[0]) * number
+    torch.testing.assert_close(weight[1, 0, 9:], interaction)
 
 
 def test_the_closed_form_keeps_full_precision_under_autocast(z):

@@ -32,8 +32,13 @@ class ScoringMixin:
     embedding: Callable[[AnnData], np.ndarray]
     _check_if_trained: Callable[..., None]
 
+    @property
+    def n_members(self) -> int:
+        """Networks that score a cell."""
+        return self._settings["n_members"]
+
     def _check_ensemble(self) -> None:
-        if self._settings["n_members"] < 2:
+        if self.n_members < 2:
             raise ValueError(
                 "return_std=True needs the spread of an ensemble, or method='ito': make the model with n_members >= 2"
             )
@@ -133,7 +138,7 @@ class ScoringMixin:
         """Batches of rows with the network that may score them: one that never saw them, where there are folds."""
         groups: list[tuple[FlowNetwork, np.ndarray]] = [(self.module, np.arange(n))]
         if folds is not None:
-            n_members = self._settings["n_members"]
+            n_members = self.n_members
             groups = [
                 (
                     select_members(self.module, range(fold * n_members, (fold + 1) * n_members)),

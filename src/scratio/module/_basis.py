@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
-from scratio.module._layers import StackedEmbedding, StackedLinear
+from scratio.module._layers import StackedEmbedding
 
 N_INTERACTION = 32
 
@@ -17,16 +20,19 @@ class FactorisedBasis(nn.Module):
 
     .. math:: G_c = \sum_k f_{k, c_k} + \Big\langle f_{int}, \sum_{k < l} r^k_{c_k} \odot r^l_{c_l} \Big\rangle .
 
-    A continuous key of value v has the terms :math:`v f_1 + (v^2 - 1) f_2 + \langle f_{int}, r(v) \rangle` with a small
-    network r. So 12 donors and 91 treatments need 135 features in place of 1,092, donors share what a treatment does,
-    and a value between two that were observed has a potential of its own.
+    A continuous key has features and embeddings for its levels, and a number v between two of them the linear
+    interpolation of both, beside a term :math:`v f_1` that levels share. So 12 donors and 91 treatments need 135
+    features in place of 1,092, donors share what a treatment does, and a value between two that were observed has a
+    potential of its own.
 
     Parameters
     ----------
     n_members
         Number of stacked networks.
-    n_categories, n_continuous
-        Number of categories of each categorical key, number of continuous keys.
+    n_categories
+        Number of categories of each categorical key.
+    levels
+        Levels of each continuous key, ascending.
     generator
         Source of the initial weights.
     n_interaction
@@ -37,40 +43,36 @@ class FactorisedBasis(nn.Module):
         self,
         n_members: int,
         n_categories: list[int],
-        n_continuous: int,
+        levels: Sequence[Tensor],
         generator: torch.Generator,
         n_interaction: int = N_INTERACTION,
     ) -> None:
         super().__init__()
         self.n_categories = list(n_categories)
-        self.tables = nn.ModuleList(
-            StackedEmbedding(n_members, n, n_interaction, generator=generator) for n in n_categories
-        )
-        self.curves = nn.ModuleList(
-            nn.Sequential(
-                StackedLinear(n_members, 1, n_interaction, generator=generator),
-                nn.SiLU(),
-                StackedLinear(n_members, n_interaction, n_interaction, generator=generator),
-            )
-            for _ in range(n_continuous)
-        )
-        self.n_features = sum(n_categories) + 2 * n_continuous + n_interaction
+        sizes = [*n_categories, *(len(level) for level in levels)]
+        self.tables = nn.ModuleList(StackedEmbedding(n_members, n, n_interaction, generator=generator) for n in sizes)
+        self.n_levels = len(levels)
+        for key, level in enumerate(levels):
+            self.register_buffer(f"levels_{key}", level, persistent=False)
+        self.n_features = sum(sizes) + len(levels) + n_interaction
 
     def forward(self, codes: Tensor, values: Tensor) -> Tensor:
         """Weights (n_members, n, n_features) of conditions with codes (n, n_keys) and values (n, n_continuous)."""
         n_members = len(next(self.parameters()))
-        terms, embeddings, alone = [], [], []
-        for key, table in enumerate(self.tables):
-            code = codes[:, key].expand(n_members, -1)
-            embeddings.append(table(code))
-            terms.append(nn.functional.one_hot(code, self.n_categories[key]).to(embeddings[-1].dtype))
-        for key, curve in enumerate(self.curves):
-            value = values[:, key, None].expand(n_members, -1, -1)
-            terms.append(torch.cat([value, value**2 - 1.0], dim=-1))
-            embeddings.append(curve(value))
-            alone.append(embeddings[-1])
-        joint = torch.stack(embeddings)
-        interaction = 0.5 * (joint.sum(0) ** 2 - (joint**2).sum(0))
-        if alone:
-            interaction = interaction + torch.stack(alone).sum(0)
-        return torch.cat([*terms, interaction], dim=-1)
+        numeric = [self._interpolation(values[:, key], key) for key in range(self.n_levels)]
+        shares = [nn.functional.one_hot(codes[:, key], n) for key, n in enumerate(self.n_categories)] + numeric
+        # The last row of a table stands for no value at all, which no combination has.
+        tables = [cast(StackedEmbedding, table).weight[:, :-1] for table in self.tables]
+        embeddings = torch.stack([share.to(table.dtype) @ table for share, table in zip(shares, tables, strict=True)])
+        interaction = 0.5 * (embeddings.sum(0) ** 2 - (embeddings**2).sum(0))
+        alone = torch.cat([*shares, values], dim=-1).to(interaction.dtype)
+        return torch.cat([alone.expand(n_members, -1, -1), interaction], dim=-1)
+
+    def _interpolation(self, value: Tensor, key: int) -> Tensor:
+        """Shares of the levels in a number, (n, n_levels); beyond the outer levels that of the nearest."""
+        levels = self.get_buffer(f"levels_{key}").to(value)
+        above = torch.searchsorted(levels, value.contiguous()).clamp(1, len(levels) - 1)
+        low, high = levels[above - 1], levels[above]
+        share = ((value - low) / (high - low)).clamp(0.0, 1.0).unsqueeze(-1)
+        at = nn.functional.one_hot
+        return (1.0 - share) * at(above - 1, len(levels)) + share * at(above, len(levels))

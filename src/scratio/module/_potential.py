@@ -120,7 +120,8 @@ class PotentialNetwork(FlowNetwork):
         self.basis = None
         if values.shape[1] or (combinations.shape[1] > 1 and len(combinations) > MAX_JOINT):
             n_categories = [int(codes.max()) + 1 for codes in combinations.T]
-            self.basis = FactorisedBasis(n_members, n_categories, values.shape[1], generator)
+            levels = [torch.unique(column) for column in values.T]
+            self.basis = FactorisedBasis(n_members, n_categories, levels, generator)
         n_outputs = len(combinations) if self.basis is None else self.basis.n_features
         self.marginal, self.classifier = net(n_features), net(n_outputs)
         self.closed_form = closed_form

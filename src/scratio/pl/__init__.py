@@ -2,10 +2,20 @@
 
 from scratio.pl._batch_effect import batch_effect
 from scratio.pl._combination_effect import combination_effect
+from scratio.pl._covariate_curve import covariate_curve
 from scratio.pl._driver_genes import driver_genes
 from scratio.pl._embedding import embedding
 from scratio.pl._history import history
 from scratio.pl._treatment_response import treatment_response
 from scratio.pl._violin import violin
 
-__all__ = ["batch_effect", "combination_effect", "driver_genes", "embedding", "history", "treatment_response", "violin"]
+__all__ = [
+    "batch_effect",
+    "combination_effect",
+    "covariate_curve",
+    "driver_genes",
+    "embedding",
+    "history",
+    "treatment_response",
+    "violin",
+]

@@ -60,9 +60,12 @@ def score(
     rows: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Out-of-fold log ratio of every cell, or of some, and its standard error, NaN for a single network."""
-    several = model.module.n_members > settings.n_folds
     result = model.log_ratio(
-        numerator=numerator, denominator=denominator, method=settings.method, return_std=several, rows=rows
+        numerator=numerator,
+        denominator=denominator,
+        method=settings.method,
+        return_std=model.n_members > 1,
+        rows=rows,
     )
     return result if isinstance(result, tuple) else (result, np.full(len(result), np.nan))
 

@@ -1,0 +1,89 @@
+"""Curves of the log ratio over a covariate."""
+
+from __future__ import annotations
+
+import seaborn as sns
+from anndata import AnnData
+from matplotlib.axes import Axes
+
+from scratio.pl._base import finish, new_axes
+
+PALETTE, BAND = "colorblind", 1.645
+"""Standard errors of a band that covers 90%."""
+
+
+def covariate_curve(
+    adata: AnnData,
+    *,
+    key: str = "curve",
+    groups: list[str] | None = None,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    **kwargs,
+) -> Axes:
+    """Mean log ratio over the values of a covariate, a line for each group with a band of 90%.
+
+    Parameters
+    ----------
+    adata
+        Cells with a result of :func:`scratio.tl.covariate_curve`.
+    key
+        The result's ``key_added``.
+    groups
+        Groups to draw, by default all.
+    ax
+        Axes to draw into.
+    show
+        Whether to call ``matplotlib.pyplot.show``.
+    **kwargs
+        For :meth:`matplotlib.axes.Axes.plot`.
+
+    Returns
+    -------
+    Axes, with a dotted line at the reference value.
+
+    Raises
+    ------
+    KeyError
+        If the result is missing.
+    ValueError
+        If a group is not in it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import scratio
+    >>> adata = scratio.datasets.gaussians(n_cells=600, n_dims=2, random_state=0)
+    >>> adata.obs["dose"] = np.random.default_rng(0).uniform(0.0, 10.0, 600)
+    >>> scratio.model.ScRatio.setup_anndata(adata, condition_keys=[], continuous_keys=["dose"])
+    >>> model = scratio.model.ScRatio(adata)
+    >>> model.train(max_steps=20, progress_bar=False)
+    >>> scratio.tl.covariate_curve(adata, model, covariate_key="dose", reference=0.0, values=[1.0, 5.0])
+    >>> scratio.pl.covariate_curve(adata).get_xlabel()
+    'dose'
+    """
+    if key not in adata.uns or "table" not in adata.uns[key]:
+        raise KeyError(
+            f"uns has no result {key!r}; run scratio.tl.covariate_curve(adata, ..., key_added={key!r}) first"
+        )
+    table, params = adata.uns[key]["table"], adata.uns[key]["params"]
+    found = list(dict.fromkeys(table["group"].astype(str)))
+    names = found if groups is None else [str(group) for group in groups]
+    unknown = [name for name in names if name not in found]
+    if unknown:
+        raise ValueError(f"the result {key!r} has no group {unknown[0]!r}; found: {found}")
+    ax = new_axes(ax, (5.5, 4.0))
+    for name, colour in zip(names, sns.color_palette(PALETTE, len(names)), strict=True):
+        part = table[table["group"].astype(str) == name]
+        style = {"color": colour, "marker": "o", "markersize": 3.0, **kwargs}
+        (line,) = ax.plot(part["value"], part["mean"], label=name, **style)
+        half = BAND * part["standard_error"]
+        ax.fill_between(
+            part["value"], part["mean"] - half, part["mean"] + half, color=line.get_color(), alpha=0.2, linewidth=0
+        )
+    ax.axhline(0.0, color="0.3", linewidth=0.8, linestyle="--", zorder=0)
+    ax.axvline(float(params["reference"]), color="0.3", linewidth=0.8, linestyle=":", zorder=0)
+    ax.set(xlabel=str(params["covariate_key"]), ylabel=f"log ratio to {float(params['reference']):g} (nats)")
+    if len(names) > 1:
+        ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return finish(ax, show)

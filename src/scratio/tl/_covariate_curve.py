@@ -1,0 +1,144 @@
+"""The log ratio as a curve over a continuous covariate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from scratio.model import ScRatio
+from scratio.model._check import check_categories, check_numbers
+from scratio.tl._write import RESULT_MARK, check_key_added, storable, versions
+
+N_VALUES = 21
+
+
+def covariate_curve(
+    adata: AnnData,
+    model: ScRatio,
+    *,
+    covariate_key: str,
+    reference: float,
+    values: Sequence[float] | None = None,
+    groupby: str | None = None,
+    fixed: Mapping[str, Any] | None = None,
+    method: str = "auto",
+    key_added: str = "curve",
+    copy: bool = False,
+) -> AnnData | None:
+    r"""Log ratio of every value of a covariate over a reference value, averaged over groups of cells.
+
+    .. math:: \log p(x | v, fixed) - \log p(x | v_{ref}, fixed)
+
+    in nats, for a dose, an age or a time v: above 0 where the cells of a group are more likely at v than at the
+    reference.
+
+    Parameters
+    ----------
+    adata
+        Cells with the model's embedding. Training cells of a cross-fitted model are scored by networks that did not see
+        them.
+    model
+        Trained :class:`scratio.model.ScRatio` with ``covariate_key`` among its ``continuous_keys``.
+    covariate_key
+        The covariate.
+    reference
+        Its value in the denominator.
+    values
+        Where to evaluate the curve; by default at 21 quantiles of ``obs[covariate_key]``, each once.
+    groupby
+        Column of ``obs`` with groups to average over; by default all cells are one.
+    fixed
+        Conditions of numerator and denominator both, such as ``{"donor": scratio.OWN}``.
+    method
+        Estimator, see :meth:`scratio.model.ScRatio.log_ratio`.
+    key_added
+        Where results go.
+    copy
+        Whether to return a copy instead of writing into ``adata``.
+
+    Returns
+    -------
+    None, or a copy. Written is ``uns[key_added]["table"]`` with ``group``, ``value``, ``mean``, ``standard_error`` and
+    ``n_cells``. The standard error covers the spread of the cells and, as if it were the same in all of them, the
+    standard error of their log ratios.
+
+    Raises
+    ------
+    RuntimeError
+        If the model is not trained.
+    KeyError
+        If a key is missing or not registered.
+    ValueError
+        If ``covariate_key`` is not continuous or among ``fixed``, no value is given, or ``uns[key_added]`` is the
+        user's own.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import scratio
+    >>> adata = scratio.datasets.gaussians(n_cells=600, n_dims=2, random_state=0)
+    >>> adata.obs["dose"] = np.random.default_rng(0).uniform(0.0, 10.0, 600)
+    >>> scratio.model.ScRatio.setup_anndata(adata, condition_keys=[], continuous_keys=["dose"])
+    >>> model = scratio.model.ScRatio(adata)
+    >>> model.train(max_steps=20, progress_bar=False)
+    >>> scratio.tl.covariate_curve(adata, model, covariate_key="dose", reference=0.0, values=[1.0, 5.0])
+    >>> adata.uns["curve"]["table"]["value"].tolist()
+    [1.0, 5.0]
+    """
+    fixed = dict(fixed or {})
+    if covariate_key not in model.schema.continuous:
+        raise ValueError(
+            f"covariate_key {covariate_key!r} is not a continuous key of the model; it has "
+            f"{list(model.schema.continuous)}: register it with setup_anndata(continuous_keys=[...])"
+        )
+    if covariate_key in fixed:
+        raise ValueError(f"fixed holds the covariate_key {covariate_key!r}")
+    check_key_added(adata, key_added, [])
+    if values is None:
+        observed = check_numbers(adata, covariate_key)
+        values = np.unique(np.quantile(observed, np.linspace(0.0, 1.0, N_VALUES))).tolist()
+    if not len(values):
+        raise ValueError("values is empty; name at least one value of the covariate")
+    groups = pd.Series("all cells", index=adata.obs_names) if groupby is None else check_categories(adata, groupby)
+    with_std = model.n_members > 1
+    rows = []
+    for value in values:
+        result = model.log_ratio(
+            adata,
+            numerator={**fixed, covariate_key: value},
+            denominator={**fixed, covariate_key: reference},
+            method=method,
+            return_std=with_std,
+        )
+        ratio, std = result if isinstance(result, tuple) else (result, np.zeros(len(result)))
+        for group in sorted(groups.unique()):
+            cells = (groups == group).to_numpy()
+            error = np.sqrt(ratio[cells].var() / cells.sum() + np.mean(std[cells] ** 2))
+            rows.append(
+                {
+                    "group": group,
+                    "value": float(value),
+                    "mean": float(ratio[cells].mean()),
+                    "standard_error": float(error),
+                    "n_cells": int(cells.sum()),
+                }
+            )
+    target = adata.copy() if copy else adata
+    target.uns[key_added] = {
+        RESULT_MARK: versions(),
+        "params": storable(
+            {
+                "covariate_key": covariate_key,
+                "reference": reference,
+                "groupby": groupby,
+                "fixed": fixed,
+                "method": method,
+            }
+        ),
+        "table": pd.DataFrame(rows).sort_values(["group", "value"], ignore_index=True),
+    }
+    return target if copy else None
