@@ -115,5 +115,4 @@ def test_the_plot_has_a_line_and_a_band_for_each_group(model):
         scratio.pl.covariate_curve(adata, groups=["middle"])
     with pytest.raises(KeyError, match="nothing"):
         scratio.pl.covariate_curve(adata, key="nothing")
-    ax.figure.savefig("/tmp/cc.png", dpi=80)
     plt.close("all")
