@@ -14,7 +14,7 @@ from scratio.model import ScRatio
 from scratio.model._selection import NONE, average, choose_group, rank_closed_forms, set_closed_form, shrink
 from scratio.module import Condition, PotentialNetwork
 from scratio.paths import GaussianPath
-from scratio.stats import held_out_share
+from scratio.stats import held_out_share, labels_are_silent
 from scratio.train import CellDataModule, MemberSplit, TrainConfig, TrainResult
 
 CONFIG = TrainConfig(max_steps=10, ensemble_size=2, n_validation=1_000)
@@ -157,6 +157,45 @@ def test_two_potentials_with_errors_of_their_own_share(rng):
     assert held_out_share(np.log([0.5, 0.5]), first, second, codes) == pytest.approx(0.5, abs=0.05)
 
 
+def far_apart(rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cells, labels and true logits of Gaussians that a classifier tells apart with certainty."""
+    codes = rng.integers(0, 2, 2_000)
+    x = rng.normal(size=(2_000, 2)) + 6.0 * codes[:, None]
+    return x, codes, np.stack([np.zeros(2_000), 6.0 * x.sum(1) - 36.0], axis=1)
+
+
+def test_labels_are_silent_about_the_size_of_a_log_ratio_where_conditions_are_far_apart(rng):
+    _, codes, truth = far_apart(rng)
+    prior = np.log([0.5, 0.5])
+    assert labels_are_silent(prior, truth, 0.3 * truth, codes)
+    # Not so if one of them contradicts the labels, or where conditions overlap.
+    assert not labels_are_silent(prior, -0.3 * truth, truth, codes)
+    near = 0.02 * truth
+    codes = (rng.uniform(size=2_000) < 1.0 / (1.0 + np.exp(-near[:, 1]))).astype(int)
+    assert not labels_are_silent(prior, near, 0.8 * near, codes)
+
+
+def test_a_closed_form_is_taken_alone_where_labels_are_silent(rng):
+    x, codes, truth = far_apart(rng)
+    splits = [MemberSplit(np.arange(1_000, 2_000), np.arange(1_000))] * 2
+    config = replace(CONFIG, ensemble_size=2, n_validation=1_000)
+    network = network_of(2)
+    with torch.no_grad():
+        # A network that is right about every label and wrong about how far apart the conditions are.
+        network.classifier.rotate.weight.copy_(torch.eye(2))
+        network.classifier.gate.weight.zero_()
+        network.classifier.gate.bias.fill_(1.0)
+        network.classifier.mix.weight.copy_(torch.tensor([[0.0, 2.0], [0.0, 2.0]]))
+        network.classifier.output.bias.copy_(torch.tensor([0.0, -12.0]))
+    found = average(network, "shared Gaussian", "mixture of 4", data_of(x, codes, splits, config), config)
+    assert found == {"shared Gaussian": [1.0]}
+    q = torch.full((1, 1, 1), network.path.q_end)
+    treated, control = (Condition(torch.tensor([[code]]), torch.zeros((1, 0))) for code in (1, 0))
+    z = torch.tanh(q) * torch.from_numpy(x).float().expand(2, -1, -1)
+    ratio = (network.potential(z, q, treated) - network.potential(z, q, control)).mean(0).detach().numpy()
+    assert np.mean((ratio - truth[:, 1]) ** 2) < 0.01 * truth[:, 1].var()
+
+
 def test_a_potential_is_averaged_with_a_closed_form_by_the_cells_of_its_own_fold(rng):
     # The conditions differ along x_0, log r = x_0 - 1/2, which the closed form finds. The network of fold 0 says
     # nothing, that of fold 1 says x_0.
@@ -170,7 +209,8 @@ def test_a_potential_is_averaged_with_a_closed_form_by_the_cells_of_its_own_fold
         network.classifier.gate.weight.zero_()
         network.classifier.gate.bias.fill_(1.0)
         network.classifier.mix.weight[1] = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
-    shares = average(network, "shared Gaussian", data_of(x, codes, splits, config), config)
+    found = average(network, "shared Gaussian", "shared Gaussian", data_of(x, codes, splits, config), config)
+    (shares,) = found.values()
     assert shares[0] > 0.8
     assert network.gate.flatten().tolist() == pytest.approx(shares)
     assert network.share.flatten().tolist() == pytest.approx([1.0 - share for share in shares])

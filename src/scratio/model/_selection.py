@@ -20,6 +20,7 @@ from scratio.stats import (
     common_responsibility,
     held_out_share,
     held_out_shrinkage,
+    labels_are_silent,
     shared_gaussian,
     shared_mixture,
 )
@@ -183,31 +184,42 @@ def choose_group(result: TrainResult, closed_forms: list[str]) -> tuple[int, lis
     return best, losses.tolist()
 
 
-def average(network: PotentialNetwork, name: str, data: CellDataModule, config: TrainConfig) -> list[float]:
+def average(
+    network: PotentialNetwork, simplest: str, best: str, data: CellDataModule, config: TrainConfig
+) -> dict[str, list[float]]:
     """Average a potential that was trained without a closed form with one, by the cells that the members held out.
+
+    Where conditions hardly overlap labels cannot tell by how many nats, and the closed form that extrapolates best, the
+    simplest, is taken alone.
 
     Parameters
     ----------
     network
         Trained network.
-    name
-        The closed form.
+    simplest, best
+        Closed forms, as :func:`rank_closed_forms` found them.
     data, config
         Cells, rows of all members, settings.
 
     Returns
     -------
-    Share of the closed form in each fold.
+    Share of the closed form in each fold, under its name.
     """
-    set_closed_form(network, [name], data, config)
     prior = network.log_weights.double().cpu().numpy()
-    shares = []
-    for fold, base, learnt, own in _held_out(network, data, config):
-        # A network that was discarded has the factor 0, and no share to claim.
-        share = held_out_share(prior, base - prior, float(network.factor[fold.start]) * learnt, own)
+
+    def potentials(name: str) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray]]:
+        set_closed_form(network, [name], data, config)
+        for fold, base, learnt, own in _held_out(network, data, config):
+            # A network that was discarded has the factor 0, and no share to claim.
+            yield fold, base - prior, float(network.factor[fold.start]) * learnt, own
+
+    is_silent = simplest != NONE and all(labels_are_silent(prior, *found[1:]) for found in potentials(simplest))
+    name, shares = simplest if is_silent else best, []
+    for fold, closed, learnt, own in potentials(name):
+        share = 1.0 if is_silent else held_out_share(prior, closed, learnt, own)
         network.gate.data[fold], network.share.data[fold] = share, 1.0 - share
         shares.append(share)
-    return shares
+    return {name: shares}
 
 
 def shrink(network: PotentialNetwork, data: CellDataModule, config: TrainConfig) -> dict[str, list[float]]:

@@ -159,26 +159,26 @@ class TrainingMixin:
             "precision": precision or default_precision(self._settings["parametrization"]),
         }
         run = Run(*self._cells(), validation_size, settings, trainer)
-        candidates, closed_form, evidence = self._candidates(run)
+        candidates, (simplest, best), evidence = self._candidates(run)
         chosen = candidates[0]
         if len(candidates) > 1:
             chosen, evidence["configuration"] = self._pilot(run, candidates)
         trained = self._fit(run, [chosen], n_folds)
         if isinstance(self.module, PotentialNetwork) and early_stopping:
-            if chosen.closed_form == NONE != closed_form:
-                evidence["average"] = {closed_form: average(self.module, closed_form, trained.data, settings)}
+            if chosen.closed_form == NONE != best:
+                evidence["average"] = average(self.module, simplest, best, trained.data, settings)
             evidence["shrinkage"] = shrink(self.module, trained.data, settings)
         self._record(run, trained, chosen, evidence)
 
     def _cells(self) -> tuple[torch.Tensor, Condition]:
         return torch.from_numpy(self.embedding(self.adata)), self.schema.own(self.adata)
 
-    def _candidates(self, run: Run) -> tuple[list[Configuration], str, dict[str, Any]]:
-        """Configurations to choose from, and the closed form to average with; nothing without early stopping."""
+    def _candidates(self, run: Run) -> tuple[list[Configuration], tuple[str, str], dict[str, Any]]:
+        """Configurations to choose from, and the simplest and best closed form; nothing without early stopping."""
         decays = run.settings.weight_decays
         if self._settings["parametrization"] != "potential" or not run.settings.early_stopping:
             kept = decays[: None if run.settings.early_stopping else 1]
-            return [Configuration(NONE, decay) for decay in kept], NONE, {}
+            return [Configuration(NONE, decay) for decay in kept], (NONE, NONE), {}
         single = replace(run.settings, weight_decay=decays[0])
         self._build(run.settings.random_state, n_networks=single.ensemble_size)
         data = CellDataModule(run.x, run.condition, self._split(run, 1, 1)[1], single)
@@ -186,7 +186,7 @@ class TrainingMixin:
         candidates = [Configuration(NONE, decay) for decay in decays]
         if name != NONE:
             candidates.append(Configuration(name, decays[0]))
-        return candidates, best, {"closed_form": losses}
+        return candidates, (name, best), {"closed_form": losses}
 
     def _pilot(self, run: Run, candidates: list[Configuration]) -> tuple[Configuration, dict[str, Any]]:
         """Choose the configuration by a shorter training of all candidates without folds.

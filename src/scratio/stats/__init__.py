@@ -11,7 +11,7 @@ from scratio.stats._mixtures import (
     shared_mixture,
 )
 from scratio.stats._scaling import local_scale
-from scratio.stats._shrinkage import Shrinkage, held_out_share, held_out_shrinkage
+from scratio.stats._shrinkage import Shrinkage, held_out_share, held_out_shrinkage, labels_are_silent
 from scratio.stats._support import overlap_support
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "held_out_log_odds",
     "held_out_share",
     "held_out_shrinkage",
+    "labels_are_silent",
     "local_scale",
     "overlap_support",
     "shared_gaussian",

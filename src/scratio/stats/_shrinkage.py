@@ -9,6 +9,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 N_STEPS, LARGEST = 50, 10.0
+RESOLVED, SIGNIFICANT = 0.1, 2.0
+"""Share of a disagreement below which labels do not resolve it; standard errors of a significant difference."""
 
 
 @dataclass(frozen=True)
@@ -79,3 +81,30 @@ def held_out_share(prior: np.ndarray, first: np.ndarray, second: np.ndarray, cod
     found = minimize_scalar(loss, bounds=(0.0, 1.0), method="bounded")
     # The bounded search never tries the ends themselves.
     return min((0.0, 1.0, float(found.x)), key=loss)
+
+
+def labels_are_silent(prior: np.ndarray, first: np.ndarray, second: np.ndarray, codes: np.ndarray) -> bool:
+    r"""Whether labels cannot tell which of two potentials is right where the two differ.
+
+    A label says nothing where its condition is certain. With the posterior p of the average of both and their
+    difference :math:`\delta`, labels resolve the share :math:`\sum_i \operatorname{Var}_{p_i}(\delta_i) / \sum_i
+    \max_p \operatorname{Var}_p(\delta_i)` of what the potentials disagree about. Conditions that hardly overlap leave
+    next to nothing of it, and potentials that differ by tens of nats have the same cross-entropy.
+
+    Parameters
+    ----------
+    prior, first, second, codes
+        As in :func:`held_out_share`.
+
+    Returns
+    -------
+    True if that share is below a tenth and the cross-entropy of the first is not significantly higher.
+    """
+    difference, rows = first - second, np.arange(len(codes))
+    posterior = np.exp(log_softmax(prior + 0.5 * (first + second), axis=1))
+    variance = (posterior * difference**2).sum(1) - (posterior * difference).sum(1) ** 2
+    largest = 0.25 * np.ptp(difference, axis=1) ** 2
+    losses = [-log_softmax(prior + potential, axis=1)[rows, codes] for potential in (first, second)]
+    excess = losses[0] - losses[1]
+    error = excess.std() / np.sqrt(len(codes))
+    return bool(variance.sum() < RESOLVED * largest.sum() and excess.mean() <= SIGNIFICANT * error)
