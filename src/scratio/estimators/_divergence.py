@@ -26,10 +26,6 @@ class Divergence:
 
     probes: Tensor | None = None
 
-    def repeat(self, n_times: int) -> Divergence:
-        """The same for cells that each come ``n_times`` in a row."""
-        return self if self.probes is None else Divergence(self.probes.repeat_interleave(n_times, dim=1))
-
     def flow(self, network: FlowNetwork, z: Tensor, q: Tensor, condition: Condition) -> FlowWithDivergence:
         """Velocity, score and divergence; z may be float64, the network runs in its own precision."""
         return self.flows(network, z, q, [condition])[0]

@@ -22,8 +22,8 @@ from scratio.model._schema import ConditionDict
 from scratio.module import Condition, FlowNetwork, PotentialNetwork
 
 METHODS = ("auto", "head", "ode", "naive", "quadrature", "ito")
-BATCH_SIZES = {"head": 16_384, "quadrature": 512, "ito": 512}
-"""Default numbers of cells per batch, for the memory of nodes and paths; `DEFAULT_BATCH_SIZE` for the others."""
+BATCH_SIZES = {"head": 16_384, "ito": 512}
+"""Default numbers of cells per batch, for the memory of paths; `DEFAULT_BATCH_SIZE` for the others."""
 DEFAULT_BATCH_SIZE = 4_096
 _PATHS = 22
 
