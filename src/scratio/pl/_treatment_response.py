@@ -8,10 +8,10 @@ import pandas as pd
 import seaborn as sns
 from anndata import AnnData
 from matplotlib.axes import Axes
-from scipy.cluster.hierarchy import dendrogram, leaves_list, linkage
 
 from scratio.pl._base import DIVERGING, LABEL, UNSUPPORTED, finish, new_axes
 
+SIDES = ("donors", "treatments")
 CELL, TREE, ANNOTATED = 0.45, 0.18, 12
 """Inches of a cell of the heat map, share of the axes for a dendrogram, most columns with figures in the cells."""
 
@@ -74,8 +74,10 @@ def treatment_response(
             f"uns has no result {key!r}; run scratio.tl.treatment_response(adata, ..., key_added={key!r}) first"
         )
     matrix: pd.DataFrame = adata.uns[key]["matrix"]
-    trees = [_tree(matrix.to_numpy()), _tree(matrix.to_numpy().T)] if cluster else [None, None]
-    orders = [np.arange(n) if tree is None else leaves_list(tree) for tree, n in zip(trees, matrix.shape, strict=True)]
+    trees: list[dict | None] = [adata.uns[key].get("trees", {}).get(side) if cluster else None for side in SIDES]
+    orders = [
+        np.arange(n) if tree is None else np.asarray(tree["order"]) for tree, n in zip(trees, matrix.shape, strict=True)
+    ]
     shown = matrix.iloc[orders[0], orders[1]]
     ax = new_axes(ax, (3.5 + 1.4 * CELL * shown.shape[1], 1.6 + CELL * shown.shape[0]))
     limit = vmax or float(np.nanmax(np.abs(shown.to_numpy()))) or 1.0
@@ -96,18 +98,30 @@ def treatment_response(
     plt.setp(ax.get_xticklabels(), rotation=45, ha="right", rotation_mode="anchor")
     if trees[0] is not None:
         side = ax.inset_axes((1.02, 0.0, TREE, 1.0))
-        dendrogram(
-            trees[0], orientation="right", ax=side, color_threshold=0, above_threshold_color="0.3", no_labels=True
-        )
-        side.invert_yaxis()
+        for position, height in _brackets(trees[0]):
+            side.plot(height, position, color="0.3", linewidth=1.0)
+        side.set_ylim(shown.shape[0], 0.0)
         side.axis("off")
     if trees[1] is not None:
         top = ax.inset_axes((0.0, 1.02, 1.0, TREE))
-        dendrogram(trees[1], ax=top, color_threshold=0, above_threshold_color="0.3", no_labels=True)
+        for position, height in _brackets(trees[1]):
+            top.plot(position, height, color="0.3", linewidth=1.0)
+        top.set_xlim(0.0, shown.shape[1])
         top.axis("off")
     return finish(ax, show)
 
 
-def _tree(values: np.ndarray) -> np.ndarray | None:
-    """Average linkage of the rows; a missing value counts as no response."""
-    return linkage(np.nan_to_num(values), method="average") if len(values) > 2 else None
+def _brackets(tree: dict) -> list[tuple[list[float], list[float]]]:
+    """Positions and heights of the bracket of every merger; leaves lie in the middle of their row or column."""
+    order = np.asarray(tree["order"])
+    middle = dict(zip(order.tolist(), (np.arange(len(order)) + 0.5).tolist(), strict=True))
+    height = dict.fromkeys(order.tolist(), 0.0)
+    brackets = []
+    for index, (one, other, distance, _) in enumerate(np.asarray(tree["linkage"])):
+        ends = int(one), int(other)
+        places, below = [middle[end] for end in ends], [height[end] for end in ends]
+        brackets.append(
+            ([places[0], places[0], places[1], places[1]], [below[0], float(distance), float(distance), below[1]])
+        )
+        middle[len(order) + index], height[len(order) + index] = sum(places) / 2.0, float(distance)
+    return brackets

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from scipy.cluster.hierarchy import leaves_list, linkage
 
 from scratio.model import OWN, ScRatio
 from scratio.model._check import check_categories, check_embedding
@@ -76,7 +77,8 @@ def treatment_response(
         cells the mean log ratio and its standard error, which covers the spread of the cells and, as if it were the
         same in all of them, the standard error of their log ratios.
     ``uns[key_added]["matrix"]``
-        Mean log ratio of the treated cells, donors by treatments.
+        Mean log ratio of the treated cells, donors by treatments; ``uns[key_added]["trees"]`` holds the average linkage
+        of its rows and columns, where there are more than two.
     ``uns[key_added]``
         Parameters, versions, training history.
 
@@ -119,6 +121,9 @@ def treatment_response(
         target.obs[name] = _of_own(table, own).reindex(target.obs_names).to_numpy()
     target.obsm[columns[0]] = values.reindex(target.obs_names)
     table = _table(values, errors, used.obs, pairs, treatment_key, donor_key, str(reference))
+    matrix = table.pivot(index="donor", columns="treatment", values="mean_treated")
+    # Two rows need no tree.
+    trees = {"donors": _tree(matrix.to_numpy()), "treatments": _tree(matrix.to_numpy().T)}
     target.uns[key_added] = {
         RESULT_MARK: versions(),
         "params": storable(
@@ -131,11 +136,20 @@ def treatment_response(
             }
         ),
         "table": table,
-        "matrix": table.pivot(index="donor", columns="treatment", values="mean_treated"),
+        "matrix": matrix,
+        "trees": {side: tree for side, tree in trees.items() if tree is not None},
         "training": storable(model.training_),
         "history": history_tables(model.history),
     }
     return target if copy else None
+
+
+def _tree(values: np.ndarray) -> dict[str, np.ndarray] | None:
+    """Average linkage of the rows and the order of its leaves; a missing value counts as no response."""
+    if len(values) < 3:
+        return None
+    found = linkage(np.nan_to_num(values), method="average")
+    return {"linkage": found, "order": leaves_list(found)}
 
 
 def _cells(
