@@ -354,7 +354,7 @@ def folded(parametrization, quick):
 def test_no_cell_is_scored_by_a_network_that_saw_it(folded):
     model, splits = folded
     scored = []
-    for network, rows in model._networks_and_rows(True, 150, batch_size=20):
+    for network, rows in model._networks_and_rows(model.folds, 150, batch_size=20):
         # Which of the trained members these are is told by their weights.
         parameters = list(zip(network.parameters(), model.module.parameters(), strict=True))
         for part in range(2):

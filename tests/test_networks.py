@@ -680,17 +680,17 @@ def test_the_basis_has_a_term_for_each_key_and_one_for_their_interaction():
     basis = randomise(FactorisedBasis(2, [3, 2], [levels], generator, n_interaction=4).double())
     codes, values = torch.tensor([[2, 0], [1, 1], [0, 0]]), torch.tensor([[0.5], [-1.0], [3.0]], dtype=torch.float64)
     weight = basis(codes, values)
-    assert weight.shape == (2, 3, 3 + 2 + 3 + 1 + 4)
+    assert weight.shape == (2, 3, 3 + 2 + 3 + 2 + 4)
     expected = [
-        [0, 0, 1, 1, 0, 0, 0.75, 0.25, 0.5],  # a quarter of the way from 0 to 2
-        [0, 1, 0, 0, 1, 1, 0, 0, -1.0],
-        [1, 0, 0, 1, 0, 0, 0, 1, 3.0],  # beyond the last level
+        [0, 0, 1, 1, 0, 0, 0.75, 0.25, 0.5, -0.75],  # a quarter of the way from 0 to 2
+        [0, 1, 0, 0, 1, 1, 0, 0, -1.0, 0.0],
+        [1, 0, 0, 1, 0, 0, 0, 1, 3.0, 8.0],  # beyond the last level
     ]
-    torch.testing.assert_close(weight[0, :, :9], torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(weight[0, :, :10], torch.tensor(expected, dtype=torch.float64))
     first, second, third = (table.weight[1] for table in basis.tables)
     number = 0.75 * third[1] + 0.25 * third[2]
     interaction = first[2] * second[0] + (first[2] + second[0]) * number
-    torch.testing.assert_close(weight[1, 0, 9:], interaction)
+    torch.testing.assert_close(weight[1, 0, 10:], interaction)
 
 
 def test_the_closed_form_keeps_full_precision_under_autocast(z):

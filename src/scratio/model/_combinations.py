@@ -10,8 +10,9 @@ from torch import Tensor
 
 from scratio.module import Condition
 
-MAX_LEVELS, MAX_LEVELS_OF_SEVERAL = 32, 8
-"""Largest number of levels of one continuous key, and of each of several."""
+MAX_LEVELS, N_GROUPS = 32, 8
+"""Largest number of distinct values of a single continuous key that are levels of their own, and groups of cells where
+there are more; of several such keys each has no more levels than groups."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def observed_combinations(condition: Condition) -> Combinations:
         Labels of all cells; numbers in standardised units, none missing.
     """
     values = condition.values.numpy()
-    most = MAX_LEVELS if values.shape[1] == 1 else MAX_LEVELS_OF_SEVERAL
+    most = MAX_LEVELS if values.shape[1] == 1 else N_GROUPS
     levels, columns = [], [condition.codes]
     for column in values.T:
         levels.append(torch.from_numpy(levels_of(column, most)))
@@ -50,5 +51,5 @@ def levels_of(values: np.ndarray, most: int) -> np.ndarray:
     distinct = np.unique(values)
     if len(distinct) <= most:
         return distinct
-    means = [group.mean() for group in np.array_split(np.sort(values), most)]
+    means = [group.mean() for group in np.array_split(np.sort(values), N_GROUPS)]
     return np.unique(np.asarray(means, dtype=values.dtype))

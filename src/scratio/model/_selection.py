@@ -32,6 +32,9 @@ NONE, COMPONENTS, TYPES = "none", (4, 8), 16
 MAX_SHARED, MAX_CLASS, MAX_MIXED = 256, 16, 128
 """Largest numbers of conditions, and of components over all conditions, for which a closed form is tried."""
 
+FEW = 1_000
+"""Held-out cells below which the best of several closed forms is the best by chance."""
+
 Fit = Callable[[np.ndarray], ConditionMixture]
 """From the rows of the cells to fit."""
 
@@ -104,7 +107,10 @@ def rank_closed_forms(
         excess, error = paired_difference(losses[name], losses[best])
         return excess <= SIGNIFICANT * error
 
-    return next(filter(is_as_good, losses)), best, {name: float(loss.mean()) for name, loss in losses.items()}
+    simplest = next(filter(is_as_good, losses))
+    if len(losses[best]) < FEW:
+        best = simplest
+    return simplest, best, {name: float(loss.mean()) for name, loss in losses.items()}
 
 
 def set_closed_form(network: PotentialNetwork, names: list[str], data: CellDataModule, config: TrainConfig) -> None:

@@ -21,9 +21,9 @@ class FactorisedBasis(nn.Module):
     .. math:: G_c = \sum_k f_{k, c_k} + \Big\langle f_{int}, \sum_{k < l} r^k_{c_k} \odot r^l_{c_l} \Big\rangle .
 
     A continuous key has features and embeddings for its levels, and a number v between two of them the linear
-    interpolation of both, beside a term :math:`v f_1` that levels share. So 12 donors and 91 treatments need 135
-    features in place of 1,092, donors share what a treatment does, and a value between two that were observed has a
-    potential of its own.
+    interpolation of both, beside the terms :math:`v f_1 + (v^2 - 1) f_2` that levels share. So 12 donors and 91
+    treatments need 135 features in place of 1,092, donors share what a treatment does, and a value between two that
+    were observed has a potential of its own.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class FactorisedBasis(nn.Module):
         self.n_levels = len(levels)
         for key, level in enumerate(levels):
             self.register_buffer(f"levels_{key}", level, persistent=False)
-        self.n_features = sum(sizes) + len(levels) + n_interaction
+        self.n_features = sum(sizes) + 2 * len(levels) + n_interaction
 
     def forward(self, codes: Tensor, values: Tensor) -> Tensor:
         """Weights (n_members, n, n_features) of conditions with codes (n, n_keys) and values (n, n_continuous)."""
@@ -65,7 +65,7 @@ class FactorisedBasis(nn.Module):
         tables = [cast(StackedEmbedding, table).weight[:, :-1] for table in self.tables]
         embeddings = torch.stack([share.to(table.dtype) @ table for share, table in zip(shares, tables, strict=True)])
         interaction = 0.5 * (embeddings.sum(0) ** 2 - (embeddings**2).sum(0))
-        alone = torch.cat([*shares, values], dim=-1).to(interaction.dtype)
+        alone = torch.cat([*shares, values, values**2 - 1.0], dim=-1).to(interaction.dtype)
         return torch.cat([alone.expand(n_members, -1, -1), interaction], dim=-1)
 
     def _interpolation(self, value: Tensor, key: int) -> Tensor:
