@@ -11,7 +11,15 @@ import torch
 
 import scratio
 from scratio.model import ScRatio
-from scratio.model._selection import NONE, average, choose_group, rank_closed_forms, set_closed_form, shrink
+from scratio.model._selection import (
+    NONE,
+    average,
+    choose_group,
+    closed_forms,
+    rank_closed_forms,
+    set_closed_form,
+    shrink,
+)
 from scratio.module import Condition, PotentialNetwork
 from scratio.paths import GaussianPath
 from scratio.stats import held_out_share, labels_are_silent
@@ -40,6 +48,11 @@ def network_of(n_members: int, n_features: int = 2) -> PotentialNetwork:
     )
 
 
+def fits_of(x: np.ndarray, codes: np.ndarray) -> dict:
+    condition = Condition(torch.from_numpy(codes)[:, None], torch.zeros((len(codes), 0)))
+    return closed_forms(network_of(2), torch.from_numpy(x).float(), condition, 0)
+
+
 HALVES = [
     MemberSplit(np.arange(3_000), np.arange(3_000, 4_000)),
     MemberSplit(np.arange(1_000, 4_000), np.arange(1_000)),
@@ -47,7 +60,7 @@ HALVES = [
 
 
 def rank(x: np.ndarray, codes: np.ndarray) -> tuple[str, dict[str, float]]:
-    simplest, _, losses = rank_closed_forms(network_of(2), data_of(x, codes, HALVES), CONFIG)
+    simplest, _, losses = rank_closed_forms(network_of(2), fits_of(x, codes), data_of(x, codes, HALVES), CONFIG)
     return simplest, losses
 
 
@@ -93,7 +106,7 @@ def test_a_members_closed_form_is_fitted_on_the_cells_that_it_trains_on(rng):
 
     def fitted(codes: np.ndarray) -> list[torch.Tensor]:
         network = network_of(2)
-        set_closed_form(network, ["class Gaussians"], data_of(x, codes, splits, config), config)
+        set_closed_form(network, ["class Gaussians"], fits_of(x, codes), data_of(x, codes, splits, config), config)
         return [p.clone() for p in network.closed_form.parameters()]
 
     flipped = codes.copy()
@@ -108,7 +121,7 @@ def test_candidates_without_a_closed_form_have_none_beside_one_that_has(rng):
     x = rng.normal(size=(400, 2)) + codes[:, None]
     config = replace(CONFIG, ensemble_size=1, weight_decay=(0.1, 0.1))
     network, splits = network_of(2), [MemberSplit(np.arange(300), np.arange(300, 400))] * 2
-    set_closed_form(network, [NONE, "shared Gaussian"], data_of(x, codes, splits, config), config)
+    set_closed_form(network, [NONE, "shared Gaussian"], fits_of(x, codes), data_of(x, codes, splits, config), config)
     treated = Condition(torch.tensor([[1]]), torch.zeros((1, 0)))
     with torch.no_grad():
         phi = network.potential(torch.ones((2, 1, 2)), torch.ones((1, 1, 1)), treated)
@@ -187,7 +200,8 @@ def test_a_closed_form_is_taken_alone_where_labels_are_silent(rng):
         network.classifier.gate.bias.fill_(1.0)
         network.classifier.mix.weight.copy_(torch.tensor([[0.0, 2.0], [0.0, 2.0]]))
         network.classifier.output.bias.copy_(torch.tensor([0.0, -12.0]))
-    found = average(network, "shared Gaussian", "mixture of 4", data_of(x, codes, splits, config), config)
+    names = ("shared Gaussian", "mixture of 4")
+    found = average(network, names, fits_of(x, codes), data_of(x, codes, splits, config), config)
     assert found == {"shared Gaussian": [1.0]}
     q = torch.full((1, 1, 1), network.path.q_end)
     treated, control = (Condition(torch.tensor([[code]]), torch.zeros((1, 0))) for code in (1, 0))
@@ -209,7 +223,8 @@ def test_a_potential_is_averaged_with_a_closed_form_by_the_cells_of_its_own_fold
         network.classifier.gate.weight.zero_()
         network.classifier.gate.bias.fill_(1.0)
         network.classifier.mix.weight[1] = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
-    found = average(network, "shared Gaussian", "shared Gaussian", data_of(x, codes, splits, config), config)
+    names = ("shared Gaussian", "shared Gaussian")
+    found = average(network, names, fits_of(x, codes), data_of(x, codes, splits, config), config)
     (shares,) = found.values()
     assert shares[0] > 0.8
     assert network.gate.flatten().tolist() == pytest.approx(shares)

@@ -43,9 +43,29 @@ Part = tuple[Tensor, Tensor, Tensor]
 """Log weight, mean and covariance of one member."""
 
 
-def closed_forms(x: np.ndarray, codes: np.ndarray, n_conditions: int, random_state: int) -> dict[str, Fit]:
-    """Candidates in the order of their freedom; "none" is one more."""
+def closed_forms(network: PotentialNetwork, x: Tensor, condition: Condition, random_state: int) -> dict[str, Fit]:
+    """Candidates in the order of their freedom; "none" is one more.
 
+    Made once for a training, since the starts of the mixtures are kept for whoever fits one.
+
+    Parameters
+    ----------
+    network
+        Network over the combinations of the conditions.
+    x, condition
+        All cells and their labels.
+    random_state
+        Seed of the mixtures.
+    """
+    # A density for each level of a continuous key would leave out what lies between them.
+    if network.values_of_combinations.shape[1] or len(network.combinations) < 2:
+        return {}
+    return _fits(
+        x.numpy().astype(np.float64), network.index(condition).numpy(), len(network.combinations), random_state
+    )
+
+
+def _fits(x: np.ndarray, codes: np.ndarray, n_conditions: int, random_state: int) -> dict[str, Fit]:
     @cache
     def start(k: int) -> np.ndarray:
         # It knows no conditions, so that it may know all cells, and serves all members.
@@ -79,7 +99,7 @@ class Configuration:
 
 
 def rank_closed_forms(
-    network: PotentialNetwork, data: CellDataModule, config: TrainConfig
+    network: PotentialNetwork, fits: dict[str, Fit], data: CellDataModule, config: TrainConfig
 ) -> tuple[str, str, dict[str, float]]:
     """Simplest closed form that is not worse than the best by two standard errors, and the best.
 
@@ -89,6 +109,8 @@ def rank_closed_forms(
     ----------
     network
         Untrained network with one member for each split of ``data``.
+    fits
+        From :func:`closed_forms`.
     data, config
         Cells, rows of the members, settings of the training.
 
@@ -96,9 +118,6 @@ def rank_closed_forms(
     -------
     Names of both, and the criterion of every candidate.
     """
-    # A density for each level of a continuous key would leave out what lies between them.
-    is_discrete = network.values_of_combinations.shape[1] == 0 and len(network.combinations) > 1
-    fits = _fits(data, network, config) if is_discrete else {}
     fitted = {name: _fit(name, fits, data, network) for name in (NONE, *fits)}
     losses = {name: _criterion(network, parts, data, config) for name, parts in fitted.items()}
     best = min(losses, key=lambda name: float(losses[name].mean()))
@@ -113,7 +132,9 @@ def rank_closed_forms(
     return simplest, best, {name: float(loss.mean()) for name, loss in losses.items()}
 
 
-def set_closed_form(network: PotentialNetwork, names: list[str], data: CellDataModule, config: TrainConfig) -> None:
+def set_closed_form(
+    network: PotentialNetwork, names: list[str], fits: dict[str, Fit], data: CellDataModule, config: TrainConfig
+) -> None:
     """Fit the closed forms of the candidates, each member's on the cells it trains on.
 
     Parameters
@@ -122,20 +143,16 @@ def set_closed_form(network: PotentialNetwork, names: list[str], data: CellDataM
         Untrained network; nothing is set where no candidate has a closed form.
     names
         Closed form of every candidate.
+    fits
+        From :func:`closed_forms`.
     data, config
         Cells, rows of all members, settings of the training.
     """
     if set(names) == {NONE}:
         return
-    fits = _fits(data, network, config)
     fitted = {name: _fit(name, fits, data, network) for name in set(names)}
     parts = [fitted[names[m // config.ensemble_size % len(names)]][m] for m in range(network.n_members)]
     network.closed_form = ClosedFormDensities.stack(parts)
-
-
-def _fits(data: CellDataModule, network: PotentialNetwork, config: TrainConfig) -> dict[str, Fit]:
-    x, codes = data.x.numpy().astype(np.float64), network.index(data.condition).numpy()
-    return closed_forms(x, codes, len(network.combinations), config.random_state)
 
 
 def _fit(name: str, fits: dict[str, Fit], data: CellDataModule, network: PotentialNetwork) -> list[Part]:
@@ -191,7 +208,11 @@ def choose_group(result: TrainResult, closed_forms: list[str]) -> tuple[int, lis
 
 
 def average(
-    network: PotentialNetwork, simplest: str, best: str, data: CellDataModule, config: TrainConfig
+    network: PotentialNetwork,
+    names: tuple[str, str],
+    fits: dict[str, Fit],
+    data: CellDataModule,
+    config: TrainConfig,
 ) -> dict[str, list[float]]:
     """Average a potential that was trained without a closed form with one, by the cells that the members held out.
 
@@ -202,8 +223,10 @@ def average(
     ----------
     network
         Trained network.
-    simplest, best
-        Closed forms, as :func:`rank_closed_forms` found them.
+    names
+        Simplest and best closed form, as :func:`rank_closed_forms` found them.
+    fits
+        From :func:`closed_forms`.
     data, config
         Cells, rows of all members, settings.
 
@@ -212,16 +235,25 @@ def average(
     Share of the closed form in each fold, under its name.
     """
     prior = network.log_weights.double().cpu().numpy()
+    simplest, best = names
 
-    def potentials(name: str) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray]]:
-        set_closed_form(network, [name], data, config)
-        for fold, base, learnt, own in _held_out(network, data, config):
-            # A network that was discarded has the factor 0, and no share to claim.
-            yield fold, base - prior, float(network.factor[fold.start]) * learnt, own
+    def potentials(name: str) -> list[tuple[slice, np.ndarray, np.ndarray, np.ndarray]]:
+        set_closed_form(network, [name], fits, data, config)
+        # A network that was discarded has the factor 0, and no share to claim.
+        return [
+            (fold, base - prior, float(network.factor[fold.start]) * learnt, own)
+            for fold, base, learnt, own in _held_out(network, data, config)
+        ]
 
-    is_silent = simplest != NONE and all(labels_are_silent(prior, *found[1:]) for found in potentials(simplest))
-    name, shares = simplest if is_silent else best, []
-    for fold, closed, learnt, own in potentials(name):
+    name, found, is_silent = best, [], False
+    if simplest != NONE:
+        found = potentials(simplest)
+        is_silent = all(labels_are_silent(prior, *potential) for _, *potential in found)
+        name = simplest if is_silent else best
+    if name != simplest:
+        found = potentials(name)
+    shares = []
+    for fold, closed, learnt, own in found:
         share = 1.0 if is_silent else held_out_share(prior, closed, learnt, own)
         network.gate.data[fold], network.share.data[fold] = share, 1.0 - share
         shares.append(share)

@@ -16,8 +16,10 @@ from scratio.model._schema import ConditionSchema
 from scratio.model._selection import (
     NONE,
     Configuration,
+    Fit,
     average,
     choose_group,
+    closed_forms,
     rank_closed_forms,
     set_closed_form,
     shrink,
@@ -41,6 +43,7 @@ class Run:
     validation_size: float
     settings: TrainConfig
     trainer: dict[str, Any]
+    closed_forms: dict[str, Fit]
 
 
 @dataclass
@@ -134,20 +137,8 @@ class TrainingMixin:
             raise ValueError(f"validation_size must lie between 0 and 1, got {validation_size}")
         if resume and checkpoint_dir is None:
             raise ValueError("resume=True needs checkpoint_dir, the folder of the checkpoint")
-        n_folds = self._settings["n_folds"]
-        n_train = int(self.adata.n_obs * (1.0 - validation_size) * (1.0 - 1.0 / n_folds if n_folds > 1 else 1.0))
-        settings = TrainConfig(
-            **{
-                **defaults_for(self._settings["parametrization"], self._settings["block"], max(n_train, 1), batch_size),
-                "batch_size": batch_size,
-                "early_stopping": early_stopping,
-                "patience": patience,
-                "random_state": random_state,
-                "ensemble_size": self._settings["n_members"],
-                **({} if max_steps is None else {"max_steps": max_steps}),
-                **config,
-            }
-        )
+        asked = {} if max_steps is None else {"max_steps": max_steps}
+        asked |= {"early_stopping": early_stopping, "patience": patience, "random_state": random_state, **config}
         trainer = {
             "checkpoint_dir": checkpoint_dir,
             "resume": resume,
@@ -158,20 +149,33 @@ class TrainingMixin:
             "num_nodes": num_nodes,
             "precision": precision or default_precision(self._settings["parametrization"]),
         }
-        run = Run(*self._cells(), validation_size, settings, trainer)
-        candidates, (simplest, best), evidence = self._candidates(run)
+        self._train(self._run(batch_size, validation_size, asked, trainer))
+
+    def _run(self, batch_size: int, validation_size: float, asked: dict[str, Any], trainer: dict[str, Any]) -> Run:
+        """Cells and settings of one training: the defaults for this network and so many cells, and what is asked."""
+        parametrization, n_folds = self._settings["parametrization"], self._settings["n_folds"]
+        x, condition = torch.from_numpy(self.embedding(self.adata)), self.schema.own(self.adata)
+        n_train = max(int(len(x) * (1.0 - validation_size) * (1.0 - 1.0 / n_folds if n_folds > 1 else 1.0)), 1)
+        defaults = defaults_for(parametrization, self._settings["block"], n_train, batch_size)
+        sizes = {"batch_size": batch_size, "ensemble_size": self._settings["n_members"]}
+        settings = TrainConfig(**{**defaults, **sizes, **asked})
+        fits: dict[str, Fit] = {}
+        if parametrization == "potential" and settings.early_stopping:
+            self._build(settings.random_state)
+            fits = closed_forms(cast(PotentialNetwork, self.module), x, condition, settings.random_state)
+        return Run(x, condition, validation_size, settings, trainer, fits)
+
+    def _train(self, run: Run) -> None:
+        candidates, names, evidence = self._candidates(run)
         chosen = candidates[0]
         if len(candidates) > 1:
             chosen, evidence["configuration"] = self._pilot(run, candidates)
-        trained = self._fit(run, [chosen], n_folds)
-        if isinstance(self.module, PotentialNetwork) and early_stopping:
-            if chosen.closed_form == NONE != best:
-                evidence["average"] = average(self.module, simplest, best, trained.data, settings)
-            evidence["shrinkage"] = shrink(self.module, trained.data, settings)
+        trained = self._fit(run, [chosen], self._settings["n_folds"])
+        if isinstance(self.module, PotentialNetwork) and run.settings.early_stopping:
+            if chosen.closed_form == NONE != names[1]:
+                evidence["average"] = average(self.module, names, run.closed_forms, trained.data, run.settings)
+            evidence["shrinkage"] = shrink(self.module, trained.data, run.settings)
         self._record(run, trained, chosen, evidence)
-
-    def _cells(self) -> tuple[torch.Tensor, Condition]:
-        return torch.from_numpy(self.embedding(self.adata)), self.schema.own(self.adata)
 
     def _candidates(self, run: Run) -> tuple[list[Configuration], tuple[str, str], dict[str, Any]]:
         """Configurations to choose from, and the simplest and best closed form; nothing without early stopping."""
@@ -182,7 +186,7 @@ class TrainingMixin:
         single = replace(run.settings, weight_decay=decays[0])
         self._build(run.settings.random_state, n_networks=single.ensemble_size)
         data = CellDataModule(run.x, run.condition, self._split(run, 1, 1)[1], single)
-        name, best, losses = rank_closed_forms(cast(PotentialNetwork, self.module), data, single)
+        name, best, losses = rank_closed_forms(cast(PotentialNetwork, self.module), run.closed_forms, data, single)
         candidates = [Configuration(NONE, decay) for decay in decays]
         if name != NONE:
             candidates.append(Configuration(name, decays[0]))
@@ -217,7 +221,7 @@ class TrainingMixin:
         self._build(settings.random_state, n_networks=len(splits))
         data = CellDataModule(run.x, run.condition, splits, settings)
         if isinstance(self.module, PotentialNetwork):
-            set_closed_form(self.module, [c.closed_form for c in candidates], data, settings)
+            set_closed_form(self.module, [c.closed_form for c in candidates], run.closed_forms, data, settings)
         result = fit(self.module, data, settings, **run.trainer)
         return Trained(result, data, folds)
 
