@@ -120,7 +120,9 @@ def draw(table: pd.DataFrame) -> None:
             part["method"], part["cells_per_s"], color=["0.6" if m == RESEARCH else "tab:blue" for m in part["method"]]
         )
         for y, error in enumerate(part["mse"]):
-            ax.text(1.05 * part["cells_per_s"].iloc[y], y, f"{error:.2g}", va="center", fontsize=8)
+            label = "did not arrive" if np.isnan(error) else f"{error:.2g}"
+            ax.text(1.2 * part["cells_per_s"].iloc[y], y, label, va="center", fontsize=8)
+        ax.margins(x=0.3)
         ax.set(xscale="log", xlabel="cells per second (label: MSE)", title=f"{name}, d = {d}")
     figure.savefig(RESULTS / "speed.png", dpi=150)
 

@@ -57,7 +57,7 @@ def test_the_curve_is_the_mean_of_the_cells(model):
     row = table.iloc[3]
     assert row["n_cells"] == right.sum()
     assert row["mean"] == pytest.approx(values[right].mean())
-    expected = np.sqrt(values[right].var() / right.sum() + np.mean(std[right] ** 2))
+    expected = np.sqrt(values[right].var(ddof=1) / right.sum() + np.mean(std[right] ** 2))
     assert row["standard_error"] == pytest.approx(expected)
     truth = log_ratio(adata.obsm["X_pca"][right, 0], 5.0, 0.0).mean()
     assert row["mean"] == pytest.approx(truth, abs=0.15)

@@ -14,6 +14,7 @@ from scratio.stats import (
     disjoint_parts,
     held_out_shrinkage,
     local_scale,
+    mean_and_error,
     overlap_support,
     shared_gaussian,
     shared_mixture,
@@ -117,6 +118,17 @@ def test_a_condition_with_fewer_cells_than_dimensions_has_the_shared_covariance(
     fitted = class_gaussian(x, codes, 2)
     np.testing.assert_array_equal(fitted.covariance[1, 0], shared_gaussian(x, codes, 2).covariance[0, 0])
     assert np.abs(fitted.covariance[0] - fitted.covariance[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize(("errors", "shared"), [(np.array([0.3, 0.4]), 0.125), (np.full(2, np.nan), 0.0)])
+def test_the_error_of_a_mean_has_the_spread_of_the_cells_and_what_they_share(errors, shared):
+    mean, error = mean_and_error(np.array([1.0, 3.0]), errors)
+    assert mean == 2.0
+    assert error == pytest.approx(np.sqrt(2.0 / 2 + shared))
+
+
+def test_the_error_of_the_mean_of_one_cell_is_its_own():
+    assert mean_and_error(np.array([1.5]), np.array([0.2])) == (1.5, pytest.approx(0.2))
 
 
 def test_abundances_of_cell_types_that_the_conditions_share():

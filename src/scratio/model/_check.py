@@ -10,6 +10,12 @@ from anndata import AnnData
 from scipy import sparse
 
 
+def check_unique_names(adata: AnnData) -> None:
+    """Refuse names by which results could not be written back."""
+    if not adata.obs_names.is_unique:
+        raise ValueError("obs_names are not unique; call adata.obs_names_make_unique() first")
+
+
 def check_embedding(adata: AnnData, obsm_key: str) -> np.ndarray:
     """Embedding as a dense two-dimensional array of finite numbers.
 

@@ -58,8 +58,8 @@ class QueryMixin(ScoringMixin):
         method
             ``"head"``: difference of potentials, one forward pass (``parametrization="potential"``).
             ``"ode"``: Proposition 4.1 of arXiv 2602.24201, one ODE per cell. ``"naive"``: two likelihoods, subtracted.
-            ``"quadrature"``: the proposition along a frozen path, all noise levels in one batch. ``"ito"``: a pathwise
-            identity that needs no divergence and has a Monte-Carlo standard error.
+            ``"quadrature"``: the proposition along a frozen path, a few nodes of the noise level. ``"ito"``: a
+            pathwise identity that needs no divergence and has a Monte-Carlo standard error.
             ``"auto"``: ``"head"`` where there is a potential, else ``"ode"``.
         field
             Simulating field of ``"ode"``: ``"numerator"`` (S1), ``"unconditional"`` (S2), or a condition.

@@ -135,12 +135,12 @@ class PotentialNetwork(FlowNetwork):
 
         Only the combinations that the conditions name are summed over.
         """
-        queries = [self._query(condition) for condition in conditions]
+        queries = self._queries_and_all(conditions)[:-1]
         return self._log_likelihoods(z, q, self.classifier_embedding(q), queries)
 
     def potential(self, z: Tensor, q: Tensor, condition: Condition) -> Tensor:
         """Log density ratio of condition to marginal at coordinate q, shape (n_members, n)."""
-        queries = [self._query(condition), self._all()]
+        queries = self._queries_and_all([condition])
         own, marginal = self._log_likelihoods(z, q, self.classifier_embedding(q), queries)
         return own - marginal
 
@@ -150,7 +150,7 @@ class PotentialNetwork(FlowNetwork):
 
     def flows(self, z: Tensor, q: Tensor, conditions: Sequence[Condition]) -> list[Flow]:
         """Velocity and score for several conditions, by reverse mode through one pass of the classifier."""
-        queries = [*map(self._query, conditions), self._all()]
+        queries = self._queries_and_all(conditions)
         embedding = self.classifier_embedding(q)
         values, pull = torch.func.vjp(lambda y: self._log_likelihoods(y, q, embedding, queries), z)[:2]
         output = self.marginal(z, self.marginal_embedding(q))
@@ -181,7 +181,7 @@ class PotentialNetwork(FlowNetwork):
                 for rows in (slice(start, start + step) for start in range(0, n, step))
             ]
             return [_joined(part) for part in zip(*parts, strict=True)]
-        queries = [*map(self._query, conditions), self._all()]
+        queries = self._queries_and_all(conditions)
         features = self.classifier.derivatives(z, self.classifier_embedding(q)).scale(self._amplitude(q))
         base = self._base_derivatives(z, q)
         *own, marginal = [
@@ -343,7 +343,11 @@ class PotentialNetwork(FlowNetwork):
         weight = None if self.basis is None else self.basis(self.combinations, self.values_of_combinations)
         return _Query(weight, nothing, nothing)
 
-    def _query(self, condition: Condition) -> _Query:
+    def _queries_and_all(self, conditions: Sequence[Condition]) -> list[_Query]:
+        everything = self._all()
+        return [*(self._query(condition, everything.weight) for condition in conditions), everything]
+
+    def _query(self, condition: Condition, observed: Tensor | None) -> _Query:
         """What a condition asks of the logits; numbers are taken as they are, not at their nearest level."""
         inside = self.combinations_in(condition)
         outside = torch.zeros_like(inside, dtype=self.log_weights.dtype).masked_fill(~inside, -torch.inf)
@@ -352,7 +356,7 @@ class PotentialNetwork(FlowNetwork):
             return _Query(None, outside, log_weight)
         given = condition.values.unsqueeze(-2)
         if given.isnan().all():
-            return _Query(self._all().weight, outside, log_weight)
+            return _Query(observed, outside, log_weight)
         n, n_combinations = condition.values.shape[-2], len(self.combinations)
         values = given.where(~given.isnan(), self.values_of_combinations).reshape(n * n_combinations, -1)
         weight = self.basis(self.combinations.repeat(n, 1), values.to(self.dtype))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from anndata import AnnData
 from matplotlib.axes import Axes
 
-DIVERGING = "RdBu_r"
+DIVERGING, SEQUENTIAL = "RdBu_r", "viridis"
 UNSUPPORTED = "#d0d0d0"
 LABEL = "log ratio (nats)"
 LIMIT_QUANTILE = 0.99
@@ -24,6 +28,27 @@ def result_columns(adata: AnnData, key: str) -> tuple[pd.Series, pd.Series | Non
         )
     support = f"{key}_support"
     return adata.obs[column], adata.obs[support].astype(bool) if support in adata.obs else None
+
+
+def stored_result(adata: AnnData, key: str, table: str, tool: str) -> Mapping[str, Any]:
+    """Result of an analysis in ``uns`` that holds a table."""
+    if key not in adata.uns or table not in adata.uns[key]:
+        raise KeyError(f"uns has no result {key!r}; run scratio.tl.{tool}(adata, ..., key_added={key!r}) first")
+    return adata.uns[key]
+
+
+def heat_map(matrix: pd.DataFrame, ax: Axes, *, label: str, signed: bool, limit: float | None = None, **kwargs) -> Axes:
+    """Matrix with its values; signed ones on a diverging scale centred at 0, what is missing in grey."""
+    if signed:
+        limit = limit or float(np.nanmax(np.abs(matrix.to_numpy()))) or 1.0
+        colours: dict[str, Any] = {"cmap": DIVERGING, "vmin": -limit, "vmax": limit}
+    else:
+        colours = {"cmap": SEQUENTIAL, "vmin": 0.0, "vmax": limit}
+    sns.heatmap(matrix, ax=ax, **{"annot": True, "linewidths": 0.5, "cbar_kws": {"label": label}, **colours, **kwargs})
+    ax.set_facecolor(UNSUPPORTED)
+    ax.tick_params(axis="y", rotation=0)
+    plt.setp(ax.get_xticklabels(), rotation=45, ha="right", rotation_mode="anchor")
+    return ax
 
 
 def symmetric_limit(values: np.ndarray) -> float:

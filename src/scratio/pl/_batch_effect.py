@@ -7,7 +7,7 @@ import seaborn as sns
 from anndata import AnnData
 from matplotlib.axes import Axes
 
-from scratio.pl._base import finish, new_axes
+from scratio.pl._base import finish, new_axes, stored_result
 
 PALETTE = "colorblind"
 
@@ -58,11 +58,9 @@ def batch_effect(
     >>> scratio.pl.batch_effect(adata).get_xlabel()
     'log p(x | batch) - log p(x) (nats)'
     """
-    if key not in adata.uns or "summary" not in adata.uns[key]:
-        raise KeyError(f"uns has no result {key!r}; run scratio.tl.batch_effect(adata, ..., key_added={key!r}) first")
+    result = stored_result(adata, key, "summary", "batch_effect")
     if groupby is not None and groupby not in adata.obs:
         raise KeyError(f"obs has no key {groupby!r}; found: {list(adata.obs.columns)}")
-    result = adata.uns[key]
     embeddings = list(dict.fromkeys(result["summary"]["embedding"]))
     prefixes = [f"{key}_{name}" if len(embeddings) > 1 else key for name in embeddings]
     table = pd.concat(

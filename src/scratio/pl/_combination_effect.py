@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
-import numpy as np
-import seaborn as sns
 from anndata import AnnData
 from matplotlib.axes import Axes
 
-from scratio.pl._base import DIVERGING, UNSUPPORTED, finish, new_axes
+from scratio.pl._base import finish, heat_map, new_axes, stored_result
 
-SEQUENTIAL, CELL = "viridis", 0.55
+CELL = 0.55
 TITLES = {
     "mean_magnitude": "mean |log ratio| (nats)",
     "mean": "mean log ratio (nats)",
@@ -69,24 +66,13 @@ def combination_effect(
     >>> scratio.pl.combination_effect(adata).get_ylabel()
     'first treatment'
     """
-    if key not in adata.uns or "summary" not in adata.uns[key]:
-        raise KeyError(
-            f"uns has no result {key!r}; run scratio.tl.combination_effect(adata, ..., key_added={key!r}) first"
-        )
+    result = stored_result(adata, key, "summary", "combination_effect")
     if value not in TITLES:
         raise ValueError(f"value must be one of {list(TITLES)}, got {value!r}")
-    summary = adata.uns[key]["summary"]
+    summary = result["summary"]
     matrix = summary.astype({"first": str, "second": str}).pivot(index="first", columns="second", values=value)
     ax = new_axes(ax, (3.0 + 1.6 * CELL * matrix.shape[1], 1.8 + CELL * matrix.shape[0]))
-    style = {"annot": True, "fmt": ".2f", "linewidths": 0.5, "cbar_kws": {"label": TITLES[value]}}
-    if value in {"mean", "mean_interaction"}:
-        limit = float(np.nanmax(np.abs(matrix.to_numpy()))) or 1.0
-        style |= {"cmap": DIVERGING, "vmin": -limit, "vmax": limit}
-    else:
-        style |= {"cmap": SEQUENTIAL, "vmin": 0.0}
-    sns.heatmap(matrix, ax=ax, **{**style, **kwargs})
-    ax.set_facecolor(UNSUPPORTED)
+    signed = value in {"mean", "mean_interaction"}
+    heat_map(matrix, ax, label=TITLES[value], signed=signed, **{"fmt": ".2f", **kwargs})
     ax.set(xlabel="second treatment", ylabel="first treatment")
-    ax.tick_params(axis="y", rotation=0)
-    plt.setp(ax.get_xticklabels(), rotation=45, ha="right", rotation_mode="anchor")
     return finish(ax, show)

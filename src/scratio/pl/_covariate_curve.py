@@ -6,7 +6,7 @@ import seaborn as sns
 from anndata import AnnData
 from matplotlib.axes import Axes
 
-from scratio.pl._base import finish, new_axes
+from scratio.pl._base import finish, new_axes, stored_result
 
 PALETTE, BAND = "colorblind", 1.645
 """Standard errors of a band that covers 90%."""
@@ -62,11 +62,8 @@ def covariate_curve(
     >>> scratio.pl.covariate_curve(adata).get_xlabel()
     'dose'
     """
-    if key not in adata.uns or "table" not in adata.uns[key]:
-        raise KeyError(
-            f"uns has no result {key!r}; run scratio.tl.covariate_curve(adata, ..., key_added={key!r}) first"
-        )
-    table, params = adata.uns[key]["table"], adata.uns[key]["params"]
+    result = stored_result(adata, key, "table", "covariate_curve")
+    table, params = result["table"], result["params"]
     found = list(dict.fromkeys(table["group"].astype(str)))
     names = found if groups is None else [str(group) for group in groups]
     unknown = [name for name in names if name not in found]

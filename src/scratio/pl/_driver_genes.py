@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.pyplot import get_cmap
 
-from scratio.pl._base import DIVERGING, finish, new_axes
+from scratio.pl._base import DIVERGING, finish, new_axes, stored_result
 
 STRONGEST = 0.75
 """Share of the colour scale that the longest bar reaches: the darkest colours hide the error bars."""
@@ -66,9 +66,8 @@ def driver_genes(
     >>> len(scratio.pl.driver_genes(adata, n_genes=5).get_yticklabels())
     5
     """
-    if key not in adata.uns or "table" not in adata.uns[key]:
-        raise KeyError(f"uns has no result {key!r}; run scratio.tl.driver_genes(adata, ..., key_added={key!r}) first")
-    table = adata.uns[key]["table"]
+    result = stored_result(adata, key, "table", "driver_genes")
+    table = result["table"]
     groups = list(dict.fromkeys(table["group"].astype(str)))
     if group is None and len(groups) > 1:
         raise ValueError(f"name one of the groups {groups}")

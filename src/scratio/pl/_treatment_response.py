@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from anndata import AnnData
 from matplotlib.axes import Axes
 
-from scratio.pl._base import DIVERGING, LABEL, UNSUPPORTED, finish, new_axes
+from scratio.pl._base import LABEL, finish, heat_map, new_axes, stored_result
 
 SIDES = ("donors", "treatments")
 CELL, TREE, ANNOTATED = 0.45, 0.18, 12
@@ -69,33 +67,22 @@ def treatment_response(
     >>> [label.get_text() for label in ax.get_xticklabels()]
     ['treated']
     """
-    if key not in adata.uns or "matrix" not in adata.uns[key]:
-        raise KeyError(
-            f"uns has no result {key!r}; run scratio.tl.treatment_response(adata, ..., key_added={key!r}) first"
-        )
-    matrix: pd.DataFrame = adata.uns[key]["matrix"]
-    trees: list[dict | None] = [adata.uns[key].get("trees", {}).get(side) if cluster else None for side in SIDES]
+    result = stored_result(adata, key, "matrix", "treatment_response")
+    matrix: pd.DataFrame = result["matrix"]
+    trees: list[dict | None] = [result.get("trees", {}).get(side) if cluster else None for side in SIDES]
     orders = [
         np.arange(n) if tree is None else np.asarray(tree["order"]) for tree, n in zip(trees, matrix.shape, strict=True)
     ]
     shown = matrix.iloc[orders[0], orders[1]]
     ax = new_axes(ax, (3.5 + 1.4 * CELL * shown.shape[1], 1.6 + CELL * shown.shape[0]))
-    limit = vmax or float(np.nanmax(np.abs(shown.to_numpy()))) or 1.0
     style = {
-        "cmap": DIVERGING,
-        "vmin": -limit,
-        "vmax": limit,
         "annot": shown.shape[1] <= ANNOTATED,
         "fmt": ".1f",
-        "linewidths": 0.5,
         "cbar_kws": {"label": f"mean {LABEL}", "pad": 0.04 if trees[0] is None else TREE + 0.06},
         **kwargs,
     }
-    sns.heatmap(shown, ax=ax, **style)
-    ax.set_facecolor(UNSUPPORTED)
+    heat_map(shown, ax, label=LABEL, signed=True, limit=vmax, **style)
     ax.set(xlabel="", ylabel="")
-    ax.tick_params(axis="y", rotation=0)
-    plt.setp(ax.get_xticklabels(), rotation=45, ha="right", rotation_mode="anchor")
     if trees[0] is not None:
         side = ax.inset_axes((1.02, 0.0, TREE, 1.0))
         for position, height in _brackets(trees[0]):

@@ -12,6 +12,7 @@ from scratio.stats._mixtures import (
 )
 from scratio.stats._scaling import local_scale
 from scratio.stats._shrinkage import Shrinkage, held_out_share, held_out_shrinkage, labels_are_silent
+from scratio.stats._summary import mean_and_error
 from scratio.stats._support import overlap_support
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "held_out_shrinkage",
     "labels_are_silent",
     "local_scale",
+    "mean_and_error",
     "overlap_support",
     "shared_gaussian",
     "shared_mixture",

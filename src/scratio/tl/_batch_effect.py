@@ -10,9 +10,9 @@ import pandas as pd
 from anndata import AnnData
 
 from scratio.model import OWN
-from scratio.model._check import check_categories, check_embedding
+from scratio.model._check import check_categories, check_embedding, check_unique_names
 from scratio.tl._cross_fit import FitSettings, fit_model, score, with_columns
-from scratio.tl._write import RESULT_MARK, check_key_added, history_tables, storable, versions
+from scratio.tl._write import check_key_added, history_tables, record, training_of
 
 
 def batch_effect(
@@ -74,7 +74,7 @@ def batch_effect(
         median magnitude of the log ratio. The row of all cells has the standard error of the median over batches (a
         jackknife that leaves one batch out after the other).
     ``uns[key_added]``
-        Parameters, versions, training history.
+        Parameters, training history.
 
     Raises
     ------
@@ -108,19 +108,15 @@ def batch_effect(
     for name, prefix in prefixes.items():
         model = fit_model(used.copy(), keys, name, settings)
         fixed = {} if label_key is None else {label_key: OWN}
-        values, std = score(model, {batch_key: OWN, **fixed}, fixed, settings)
+        values, std = score(model, {batch_key: OWN, **fixed}, fixed, settings.method)
         columns[f"{prefix}_log_ratio"], columns[f"{prefix}_std"] = values, std
         tables.append(_summary(name, values, used.obs, keys))
-        training[name], history[name] = storable(model.training_), history_tables(model.history)
+        training[name], history[name] = training_of(model), history_tables(model.history)
     target = adata.copy() if copy else adata
     with_columns(target, used.obs_names, columns)
-    target.uns[key_added] = {
-        RESULT_MARK: versions(),
-        "params": storable({"batch_key": batch_key, "label_key": label_key, "use_rep": embeddings, **vars(settings)}),
-        "summary": pd.concat(tables, ignore_index=True),
-        "training": training,
-        "history": history,
-    }
+    params = {"batch_key": batch_key, "label_key": label_key, "use_rep": embeddings, **vars(settings)}
+    summary = pd.concat(tables, ignore_index=True)
+    target.uns[key_added] = record(params, summary=summary, training=training, history=history)
     return target if copy else None
 
 
@@ -130,8 +126,7 @@ def _cells(adata: AnnData, keys: list[str], embeddings: list[str], n_folds: int)
         raise ValueError(f"use_rep must name at least one embedding, each once; got {embeddings}")
     if len(set(keys)) < len(keys):
         raise ValueError(f"batch_key and label_key are both {keys[0]!r}")
-    if not adata.obs_names.is_unique:
-        raise ValueError("obs_names are not unique; call adata.obs_names_make_unique() first")
+    check_unique_names(adata)
     x = {name: check_embedding(adata, name) for name in embeddings}
     obs = pd.DataFrame({key: check_categories(adata, key) for key in keys})
     sizes = obs.groupby(keys, observed=True)[keys[0]].transform("size")

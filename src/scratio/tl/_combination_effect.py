@@ -11,10 +11,10 @@ import pandas as pd
 from anndata import AnnData
 
 from scratio.model import ScRatio
-from scratio.model._check import check_categories, check_embedding
+from scratio.model._check import check_categories, check_embedding, check_unique_names
 from scratio.stats import held_out_log_odds
 from scratio.tl._cross_fit import FitSettings, fit_model, score, with_columns
-from scratio.tl._write import RESULT_MARK, check_key_added, history_tables, storable, versions
+from scratio.tl._write import check_key_added, record
 
 Group = tuple[str, ...]
 """Category of each condition key."""
@@ -107,7 +107,7 @@ def combination_effect(
         ``classifier_magnitude``, the mean magnitude of a held-out logistic regression's log odds on the same cells, as
         a check of plausibility.
     ``uns[key_added]``
-        Parameters, versions, training history.
+        Parameters, training history.
 
     Raises
     ------
@@ -152,21 +152,14 @@ def combination_effect(
         rows.append(_summary(design, own.iloc[cells], *values, np.asarray(used.obsm[use_rep])[cells], settings))
     target = adata.copy() if copy else adata
     with_columns(target, used.obs_names, columns)
-    target.uns[key_added] = {
-        RESULT_MARK: versions(),
-        "params": storable(
-            {
-                "condition_keys": keys,
-                "combination": [design.name for design in designs],
-                "reference": "+".join(designs[0].neither),
-                "use_rep": use_rep,
-                **vars(settings),
-            }
-        ),
-        "summary": pd.DataFrame(rows),
-        "training": storable(model.training_),
-        "history": history_tables(model.history),
+    params = {
+        "condition_keys": keys,
+        "combination": [design.name for design in designs],
+        "reference": "+".join(designs[0].neither),
+        "use_rep": use_rep,
+        **vars(settings),
     }
+    target.uns[key_added] = record(params, model, summary=pd.DataFrame(rows))
     return target if copy else None
 
 
@@ -211,8 +204,7 @@ def _groups(obs: pd.DataFrame, keys: list[str]) -> pd.Series:
 
 def _cells(adata: AnnData, keys: list[str], designs: list[Design], use_rep: str, n_folds: int) -> AnnData:
     """Check the input; the cells of all groups of the designs."""
-    if not adata.obs_names.is_unique:
-        raise ValueError("obs_names are not unique; call adata.obs_names_make_unique() first")
+    check_unique_names(adata)
     x = check_embedding(adata, use_rep)
     obs = pd.DataFrame({key: check_categories(adata, key) for key in keys})
     own = _groups(obs, keys)
@@ -237,8 +229,8 @@ def _score_design(
     def condition(group: Group) -> dict[str, str]:
         return dict(zip(keys, group, strict=True))
 
-    ratio, std = score(model, condition(design.both), condition(design.first), settings, cells)
-    without, _ = score(model, condition(design.second), condition(design.neither), settings, cells)
+    ratio, std = score(model, condition(design.both), condition(design.first), settings.method, rows=cells)
+    without, _ = score(model, condition(design.second), condition(design.neither), settings.method, rows=cells)
     return ratio, std, ratio - without
 
 

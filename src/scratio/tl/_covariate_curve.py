@@ -11,7 +11,9 @@ from anndata import AnnData
 
 from scratio.model import ScRatio
 from scratio.model._check import check_categories, check_numbers
-from scratio.tl._write import RESULT_MARK, check_key_added, storable, versions
+from scratio.stats import mean_and_error
+from scratio.tl._cross_fit import score
+from scratio.tl._write import check_key_added, record
 
 N_VALUES = 21
 
@@ -90,13 +92,7 @@ def covariate_curve(
     [1.0, 5.0]
     """
     fixed = dict(fixed or {})
-    if covariate_key not in model.schema.continuous:
-        raise ValueError(
-            f"covariate_key {covariate_key!r} is not a continuous key of the model; it has "
-            f"{list(model.schema.continuous)}: register it with setup_anndata(continuous_keys=[...])"
-        )
-    if covariate_key in fixed:
-        raise ValueError(f"fixed holds the covariate_key {covariate_key!r}")
+    _check_covariate(model, covariate_key, fixed)
     check_key_added(adata, key_added, [])
     if values is None:
         observed = check_numbers(adata, covariate_key)
@@ -104,41 +100,48 @@ def covariate_curve(
     if not len(values):
         raise ValueError("values is empty; name at least one value of the covariate")
     groups = pd.Series("all cells", index=adata.obs_names) if groupby is None else check_categories(adata, groupby)
-    with_std = model.n_members > 1
     rows = []
     for value in values:
-        result = model.log_ratio(
-            adata,
-            numerator={**fixed, covariate_key: value},
-            denominator={**fixed, covariate_key: reference},
-            method=method,
-            return_std=with_std,
-        )
-        ratio, std = result if isinstance(result, tuple) else (result, np.zeros(len(result)))
-        for group in sorted(groups.unique()):
-            cells = (groups == group).to_numpy()
-            error = np.sqrt(ratio[cells].var() / cells.sum() + np.mean(std[cells] ** 2))
-            rows.append(
-                {
-                    "group": group,
-                    "value": float(value),
-                    "mean": float(ratio[cells].mean()),
-                    "standard_error": float(error),
-                    "n_cells": int(cells.sum()),
-                }
-            )
+        ends = {**fixed, covariate_key: value}, {**fixed, covariate_key: reference}
+        rows += _rows(model, adata, value, groups, ends, method)
+    table = pd.DataFrame(rows).sort_values(["group", "value"], ignore_index=True)
     target = adata.copy() if copy else adata
-    target.uns[key_added] = {
-        RESULT_MARK: versions(),
-        "params": storable(
-            {
-                "covariate_key": covariate_key,
-                "reference": reference,
-                "groupby": groupby,
-                "fixed": fixed,
-                "method": method,
-            }
-        ),
-        "table": pd.DataFrame(rows).sort_values(["group", "value"], ignore_index=True),
+    params = {
+        "covariate_key": covariate_key,
+        "reference": reference,
+        "groupby": groupby,
+        "fixed": fixed,
+        "method": method,
     }
+    target.uns[key_added] = record(params, table=table)
     return target if copy else None
+
+
+def _check_covariate(model: ScRatio, covariate_key: str, fixed: Mapping[str, Any]) -> None:
+    if covariate_key not in model.schema.continuous:
+        raise ValueError(
+            f"covariate_key {covariate_key!r} is not a continuous key of the model; it has "
+            f"{list(model.schema.continuous)}: register it with setup_anndata(continuous_keys=[...])"
+        )
+    if covariate_key in fixed:
+        raise ValueError(f"fixed holds the covariate_key {covariate_key!r}")
+
+
+def _rows(
+    model: ScRatio,
+    adata: AnnData,
+    value: float,
+    groups: pd.Series,
+    ends: tuple[dict[str, Any], dict[str, Any]],
+    method: str,
+) -> list[dict[str, Any]]:
+    """One value of the covariate: a row for each group."""
+    ratio, std = score(model, *ends, method, adata=adata)
+    rows = []
+    for group in sorted(groups.unique()):
+        cells = (groups == group).to_numpy()
+        mean, error = mean_and_error(ratio[cells], std[cells])
+        rows.append(
+            {"group": group, "value": float(value), "mean": mean, "standard_error": error, "n_cells": int(cells.sum())}
+        )
+    return rows

@@ -56,14 +56,17 @@ def score(
     model: ScRatio,
     numerator: ConditionDict,
     denominator: ConditionDict,
-    settings: FitSettings,
+    method: str,
+    *,
+    adata: AnnData | None = None,
     rows: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Out-of-fold log ratio of every cell, or of some, and its standard error, NaN for a single network."""
+    """Log ratio of the model's cells, or of others, or of some of them, and its standard error, NaN for one network."""
     result = model.log_ratio(
+        adata,
         numerator=numerator,
         denominator=denominator,
-        method=settings.method,
+        method=method,
         return_std=model.n_members > 1,
         rows=rows,
     )

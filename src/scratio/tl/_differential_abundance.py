@@ -9,10 +9,10 @@ import pandas as pd
 from anndata import AnnData
 
 from scratio.model import OWN
-from scratio.model._check import check_embedding, check_groups
+from scratio.model._check import check_embedding, check_groups, check_unique_names
 from scratio.stats import overlap_support
 from scratio.tl._cross_fit import FitSettings, fit_model, score, with_columns
-from scratio.tl._write import RESULT_MARK, check_key_added, history_tables, storable, versions
+from scratio.tl._write import check_key_added, record
 
 
 def differential_abundance(
@@ -79,7 +79,7 @@ def differential_abundance(
         False where the cell is atypical of the treatment's or of the reference's cells, so that its log ratio is an
         extrapolation, and for cells of neither category.
     ``uns[key_added]``
-        Parameters, versions, training history.
+        Parameters, training history.
 
     Raises
     ------
@@ -112,29 +112,22 @@ def differential_abundance(
     model = fit_model(used, [condition_key, *covariate_keys], use_rep, settings)
     fixed = dict.fromkeys(covariate_keys, OWN)
     numerator, denominator = ({condition_key: str(group), **fixed} for group in (treatment, reference))
-    log_ratios, std = score(model, numerator, denominator, settings)
+    log_ratios, std = score(model, numerator, denominator, settings.method)
     is_treatment = (used.obs[condition_key] == str(treatment)).to_numpy()
     support = overlap_support(model.embedding(used), is_treatment)
 
     target = adata.copy() if copy else adata
     with_columns(target, used.obs_names, dict(zip(columns, (log_ratios, std, support), strict=True)))
-    target.uns[key_added] = {
-        RESULT_MARK: versions(),
-        "params": storable(
-            {
-                "condition_key": condition_key,
-                "treatment": treatment,
-                "reference": reference,
-                "use_rep": use_rep,
-                "covariate_keys": list(covariate_keys),
-                **vars(settings),
-            }
-        ),
-        "training": storable(model.training_),
-        "history": history_tables(model.history),
-        "n_cells": {"treatment": int(is_treatment.sum()), "reference": int((~is_treatment).sum())},
-        "supported_fraction": float(support.mean()),
+    params = {
+        "condition_key": condition_key,
+        "treatment": treatment,
+        "reference": reference,
+        "use_rep": use_rep,
+        "covariate_keys": list(covariate_keys),
+        **vars(settings),
     }
+    counts = {"treatment": int(is_treatment.sum()), "reference": int((~is_treatment).sum())}
+    target.uns[key_added] = record(params, model, n_cells=counts, supported_fraction=float(support.mean()))
     return target if copy else None
 
 
@@ -153,8 +146,7 @@ def _cells(
         raise ValueError("sample_key: tests across samples are not part of this version; pass sample_key=None")
     if str(treatment) == str(reference):
         raise ValueError(f"treatment and reference are both {treatment!r}; nothing to compare")
-    if not adata.obs_names.is_unique:
-        raise ValueError("obs_names are not unique; call adata.obs_names_make_unique() first")
+    check_unique_names(adata)
     x = check_embedding(adata, use_rep)
     labels = check_groups(adata, condition_key, [str(treatment), str(reference)], n_folds)
     rows = labels.isin([str(treatment), str(reference)]).to_numpy()

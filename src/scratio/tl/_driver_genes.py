@@ -12,7 +12,7 @@ from anndata import AnnData
 from scratio.model import ScRatio
 from scratio.model._check import check_categories, check_embedding
 from scratio.model._schema import ConditionDict
-from scratio.tl._write import RESULT_MARK, check_key_added, storable, versions
+from scratio.tl._write import check_key_added, record
 
 Decoder = str | np.ndarray | Callable[[np.ndarray], np.ndarray]
 BATCH, STEP = 1_024, 1e-2
@@ -91,9 +91,7 @@ def driver_genes(
     >>> list(adata.uns["drivers"]["table"].columns)
     ['group', 'gene', 'mean', 'standard_error']
     """
-    check_key_added(adata, key_added, [])
-    if key_added in adata.varm and key_added not in adata.uns:
-        raise ValueError(f"varm[{key_added!r}] would be overwritten; choose another key_added")
+    check_key_added(adata, key_added, [], varm=[key_added])
     groups = pd.Series("all cells", index=adata.obs_names) if groupby is None else check_categories(adata, groupby)
     x = check_embedding(adata, model.obsm_key).astype(np.float64)
     decode = _decoder(adata, decoder, len(model.location), float(np.mean(model.scale)))
@@ -106,19 +104,14 @@ def driver_genes(
     table = pd.concat([_rows(adata, group, means[group], errors[group]) for group in means], ignore_index=True)
     target = adata.copy() if copy else adata
     target.varm[key_added] = pd.DataFrame(means, index=adata.var_names)
-    target.uns[key_added] = {
-        RESULT_MARK: versions(),
-        "params": storable(
-            {
-                "numerator": numerator,
-                "denominator": denominator,
-                "groupby": groupby,
-                "decoder": decoder if isinstance(decoder, str) else type(decoder).__name__,
-                "noise_level": noise_level,
-            }
-        ),
-        "table": table,
+    params = {
+        "numerator": numerator,
+        "denominator": denominator,
+        "groupby": groupby,
+        "decoder": decoder if isinstance(decoder, str) else type(decoder).__name__,
+        "noise_level": noise_level,
     }
+    target.uns[key_added] = record(params, table=table)
     return target if copy else None
 
 

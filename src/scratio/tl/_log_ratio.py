@@ -6,7 +6,7 @@ from anndata import AnnData
 
 from scratio.model import ScRatio
 from scratio.model._schema import ConditionDict
-from scratio.tl._write import RESULT_MARK, check_key_added, storable, versions
+from scratio.tl._write import check_key_added, record
 
 
 def log_ratio(
@@ -74,8 +74,5 @@ def log_ratio(
     target = adata.copy() if copy else adata
     for name, values in zip(names, result if isinstance(result, tuple) else (result,), strict=True):
         target.obs[name] = values
-    target.uns[key_added] = {
-        RESULT_MARK: versions(),
-        "params": storable({"numerator": numerator, "denominator": denominator, "method": method, **kwargs}),
-    }
+    target.uns[key_added] = record({"numerator": numerator, "denominator": denominator, "method": method, **kwargs})
     return target if copy else None

@@ -10,9 +10,10 @@ from anndata import AnnData
 from scipy.cluster.hierarchy import leaves_list, linkage
 
 from scratio.model import OWN, ScRatio
-from scratio.model._check import check_categories, check_embedding
+from scratio.model._check import check_categories, check_embedding, check_unique_names
+from scratio.stats import mean_and_error
 from scratio.tl._cross_fit import FitSettings, fit_model, score
-from scratio.tl._write import RESULT_MARK, check_key_added, history_tables, storable, versions
+from scratio.tl._write import check_key_added, record
 
 
 def treatment_response(
@@ -80,7 +81,7 @@ def treatment_response(
         Mean log ratio of the treated cells, donors by treatments; ``uns[key_added]["trees"]`` holds the average linkage
         of its rows and columns, where there are more than two.
     ``uns[key_added]``
-        Parameters, versions, training history.
+        Parameters, training history.
 
     Raises
     ------
@@ -108,9 +109,7 @@ def treatment_response(
     settings = FitSettings.checked(n_folds, method, random_state, model_kwargs, train_kwargs)
     used, pairs = _cells(adata, treatment_key, donor_key, str(reference), use_rep, n_folds)
     columns = [f"{key_added}_log_ratio", f"{key_added}_std"]
-    check_key_added(adata, key_added, columns)
-    if columns[0] in adata.obsm and key_added not in adata.uns:
-        raise ValueError(f"obsm[{columns[0]!r}] would be overwritten; choose another key_added")
+    check_key_added(adata, key_added, columns, obsm=columns[:1])
     model = fit_model(used, [donor_key, treatment_key], use_rep, settings)
     values, errors = _score_pairs(model, used, pairs, treatment_key, donor_key, str(reference), settings)
     target = adata.copy() if copy else adata
@@ -124,23 +123,15 @@ def treatment_response(
     matrix = table.pivot(index="donor", columns="treatment", values="mean_treated")
     # Two rows need no tree.
     trees = {"donors": _tree(matrix.to_numpy()), "treatments": _tree(matrix.to_numpy().T)}
-    target.uns[key_added] = {
-        RESULT_MARK: versions(),
-        "params": storable(
-            {
-                "treatment_key": treatment_key,
-                "donor_key": donor_key,
-                "reference": reference,
-                "use_rep": use_rep,
-                **vars(settings),
-            }
-        ),
-        "table": table,
-        "matrix": matrix,
-        "trees": {side: tree for side, tree in trees.items() if tree is not None},
-        "training": storable(model.training_),
-        "history": history_tables(model.history),
+    params = {
+        "treatment_key": treatment_key,
+        "donor_key": donor_key,
+        "reference": reference,
+        "use_rep": use_rep,
+        **vars(settings),
     }
+    trees = {side: tree for side, tree in trees.items() if tree is not None}
+    target.uns[key_added] = record(params, model, table=table, matrix=matrix, trees=trees)
     return target if copy else None
 
 
@@ -158,8 +149,7 @@ def _cells(
     """Check the input; the cells that take part, and the pairs of donor and treatment that can be compared."""
     if treatment_key == donor_key:
         raise ValueError(f"treatment_key and donor_key are both {donor_key!r}")
-    if not adata.obs_names.is_unique:
-        raise ValueError("obs_names are not unique; call adata.obs_names_make_unique() first")
+    check_unique_names(adata)
     x = check_embedding(adata, use_rep)
     obs = pd.DataFrame({key: check_categories(adata, key) for key in (donor_key, treatment_key)})
     if reference not in set(obs[treatment_key]):
@@ -200,8 +190,8 @@ def _score_pairs(
             model,
             {donor_key: OWN, treatment_key: treatment},
             {donor_key: OWN, treatment_key: reference},
-            settings,
-            rows,
+            settings.method,
+            rows=rows,
         )
         values.iloc[rows, place], errors.iloc[rows, place] = found, std
     return values, errors
@@ -228,10 +218,8 @@ def _table(
         row: dict[str, Any] = {"donor": donor, "treatment": treatment}
         for name, label in (("treated", treatment), ("reference", reference)):
             cells = (obs[donor_key] == donor) & (obs[treatment_key] == label)
-            part, error = values.loc[cells, treatment], errors.loc[cells, treatment]
-            shared = float((error**2).mean()) if error.notna().any() else 0.0
-            row[f"n_{name}"] = len(part)
-            row[f"mean_{name}"] = float(part.mean())
-            row[f"standard_error_{name}"] = float(np.sqrt(part.var() / len(part) + shared))
+            found = mean_and_error(values.loc[cells, treatment].to_numpy(), errors.loc[cells, treatment].to_numpy())
+            row[f"n_{name}"] = int(cells.sum())
+            row[f"mean_{name}"], row[f"standard_error_{name}"] = found
         rows.append(row)
     return pd.DataFrame(rows)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+
+from scratio.model import ScRatio
 
 RESULT_MARK = "scratio"
 
@@ -20,19 +22,33 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
-def check_key_added(adata: AnnData, key_added: str, columns: list[str]) -> None:
+def record(params: Mapping[str, Any], model: ScRatio | None = None, **contents: Any) -> dict[str, Any]:
+    """What goes to ``uns``: versions, parameters, the training of a model that was fitted for it, and more."""
+    trained = {"training": training_of(model), "history": history_tables(model.history)} if model is not None else {}
+    return {RESULT_MARK: versions(), "params": storable(params), **trained, **contents}
+
+
+def training_of(model: ScRatio) -> dict[str, Any]:
+    """What was chosen in a training and why, in a form that can be stored."""
+    return storable(model.training_)
+
+
+def check_key_added(
+    adata: AnnData, key_added: str, columns: Sequence[str], *, obsm: Sequence[str] = (), varm: Sequence[str] = ()
+) -> None:
     """Refuse to overwrite what scratio did not write; an earlier result under the same key is replaced.
 
     Raises
     ------
     ValueError
-        If ``uns[key_added]`` or one of the columns is the user's own.
+        If ``uns[key_added]``, one of the columns of ``obs``, or a key of ``obsm`` or ``varm`` is the user's own.
     """
     earlier = adata.uns.get(key_added)
     if isinstance(earlier, Mapping) and RESULT_MARK in earlier:
         return
     taken = [f"uns[{key_added!r}]"] if earlier is not None else []
-    taken += [f"obs[{column!r}]" for column in columns if column in adata.obs]
+    for name, wanted in (("obs", columns), ("obsm", obsm), ("varm", varm)):
+        taken += [f"{name}[{key!r}]" for key in wanted if key in getattr(adata, name)]
     if taken:
         raise ValueError(f"{', '.join(taken)} would be overwritten; choose another key_added")
 
