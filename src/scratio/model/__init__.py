@@ -1,6 +1,6 @@
 """The model: setup, training, queries, saving."""
 
-from scratio.model._schema import OWN
+from scratio.model._schema import OWN, Rest
 from scratio.model._scratio import ScRatio
 
-__all__ = ["OWN", "ScRatio"]
+__all__ = ["OWN", "Rest", "ScRatio"]

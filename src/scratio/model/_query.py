@@ -46,8 +46,8 @@ class QueryMixin(ScoringMixin):
         .. math:: \log r(x) = \log p(x | numerator) - \log p(x | denominator)
 
         Positive where the cell state is more likely under the numerator. A condition is a dict from a registered key to
-        a category, a number (continuous keys) or :data:`scratio.OWN`, each cell's own label; a key left out is
-        marginalised over.
+        a category, a number (continuous keys), :data:`scratio.OWN`, each cell's own label, or :class:`scratio.Rest`,
+        every category but one; a key left out is marginalised over.
 
         Parameters
         ----------

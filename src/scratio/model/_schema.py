@@ -12,7 +12,7 @@ import torch
 from anndata import AnnData
 
 from scratio.model._check import check_categories, check_numbers
-from scratio.module import MARGINAL, Condition
+from scratio.module import MARGINAL, Condition, all_but
 
 
 class _Own:
@@ -34,6 +34,25 @@ class _Own:
 
 OWN: Final = _Own()
 """Value of a condition that stands for each cell's own label."""
+
+
+@dataclass(frozen=True)
+class Rest:
+    """Value of a condition that stands for every category but one, marginalised over by their shares of the cells.
+
+    Parameters
+    ----------
+    category
+        The category left out, or `OWN` for each cell's own.
+
+    Examples
+    --------
+    >>> import scratio
+    >>> numerator, denominator = {"cell_type": "B cell"}, {"cell_type": scratio.Rest("B cell")}
+    """
+
+    category: Any
+
 
 ConditionDict = Mapping[str, Any]
 
@@ -82,7 +101,7 @@ class ConditionSchema:
         Parameters
         ----------
         condition
-            Dict from a registered key to a category, a number, or `OWN`; a key left out is marginalised over.
+            Dict from a registered key to a category, a number, `OWN` or `Rest`; a key left out is marginalised over.
         adata
             Cells, needed where the condition holds `OWN`.
         name
@@ -102,7 +121,8 @@ class ConditionSchema:
         unknown = [key for key in condition if key not in self.keys]
         if unknown:
             raise KeyError(f"{name} names {unknown[0]!r}, which is not registered; registered keys: {self.keys}")
-        n = adata.n_obs if adata is not None and OWN in condition.values() else 1
+        is_own = any(value is OWN or value == Rest(OWN) for value in condition.values())
+        n = adata.n_obs if adata is not None and is_own else 1
         codes = np.full((n, len(self.categories)), MARGINAL, dtype=np.int64)
         values = np.full((n, len(self.continuous)), np.nan, dtype=np.float32)
         for k, (key, names) in enumerate(self.categories.items()):
@@ -120,6 +140,8 @@ class ConditionSchema:
                 self._own_codes(key, names, adata)
 
     def _codes(self, key: str, names: list[str], value: Any, adata: AnnData | None, name: str) -> np.ndarray | int:
+        if isinstance(value, Rest):
+            return all_but(self._codes(key, names, value.category, adata, name))
         if value is OWN:
             return self._own_codes(key, names, _required(adata, key, name))
         if str(value) not in names:
@@ -139,7 +161,7 @@ class ConditionSchema:
     def _numbers(self, key: str, value: Any, adata: AnnData | None, name: str) -> np.ndarray | float:
         if value is OWN:
             return check_numbers(_required(adata, key, name), key)
-        if isinstance(value, bool | str) or not np.isfinite(value):
+        if isinstance(value, bool | str | Rest) or not np.isfinite(value):
             raise ValueError(
                 f"{name}[{key!r}] must be a finite number, since obs[{key!r}] is continuous; got {value!r}"
             )

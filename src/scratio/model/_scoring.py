@@ -13,7 +13,7 @@ from torch import Tensor
 from scratio.estimators import Divergence, rademacher_probes
 from scratio.model._methods import DEFAULT_BATCH_SIZE, Estimator, choose
 from scratio.model._schema import ConditionDict, ConditionSchema
-from scratio.module import Condition, FlowNetwork, PotentialNetwork, select_members
+from scratio.module import MARGINAL, Condition, FlowNetwork, PotentialNetwork, select_members
 
 DIVERGENCES = ("exact", "rademacher")
 N_PROBES = 4
@@ -55,6 +55,11 @@ class ScoringMixin:
                     f"{name}: no training cell had the combination {dict(condition)}{cells}; the potential knows the "
                     "observed combinations alone. Leave a key out to marginalise over it."
                 )
+        elif bool((encoded.codes < MARGINAL).any()):
+            raise ValueError(
+                f"{name}: Rest needs parametrization='potential', whose marginals over some of the categories are "
+                f"exact; this model has {self._settings['parametrization']!r}"
+            )
         return encoded
 
     @property

@@ -2,7 +2,7 @@
 
 from scratio.module._base import Flow, FlowNetwork, FlowWithDivergence, forward_mode_divergence
 from scratio.module._closed_form import ClosedFormDensities
-from scratio.module._condition import MARGINAL, Condition
+from scratio.module._condition import MARGINAL, Condition, all_but
 from scratio.module._heads import PaperHeads, ResidualHeads
 from scratio.module._layers import select_members
 from scratio.module._potential import PotentialNetwork
@@ -17,6 +17,7 @@ __all__ = [
     "PaperHeads",
     "PotentialNetwork",
     "ResidualHeads",
+    "all_but",
     "forward_mode_divergence",
     "select_members",
 ]

@@ -11,6 +11,11 @@ MARGINAL = -1
 """Code of a categorical key that is marginalised over; a continuous key uses NaN."""
 
 
+def all_but(code):
+    """Code of a categorical key that is marginalised over every category but one; its own inverse."""
+    return MARGINAL - 1 - code
+
+
 @dataclass(frozen=True)
 class Condition:
     """Condition of every cell.
@@ -18,8 +23,8 @@ class Condition:
     Parameters
     ----------
     codes
-        Category codes, shape (..., n, n_keys), integer; `MARGINAL` where the key is left out. n = 1 stands for all
-        cells.
+        Category codes, shape (..., n, n_keys), integer; `MARGINAL` where the key is left out, `all_but` of a code
+        for the other categories together. n = 1 stands for all cells.
     values
         Standardised continuous keys, shape (..., n, n_continuous); NaN where the key is left out.
     """

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from scratio.module._base import Flow, FlowNetwork, FlowWithDivergence, add_noise, forward_mode_divergence
 from scratio.module._basis import FactorisedBasis
 from scratio.module._closed_form import ClosedFormDensities
-from scratio.module._condition import MARGINAL, Condition
+from scratio.module._condition import MARGINAL, Condition, all_but
 from scratio.module._derivatives import Derivatives
 from scratio.module._embedding import CoordinateEmbedding
 from scratio.module._residual import ResidualNet
@@ -37,7 +37,7 @@ class PotentialNetwork(FlowNetwork):
     .. math::
         \phi_c(z, q) = \log p_q(z | c) - \log p_q(z) = \log \operatorname{softmax}(\ell)_c - \log \pi_c .
 
-    A condition that leaves keys out is the set S of the combinations that agree with it, and
+    A condition that leaves keys or categories out is the set S of the combinations that agree with it, and
     :math:`\phi_S = \log \sum_{c \in S} \operatorname{softmax}(\ell)_c - \log \sum_{c \in S} \pi_c`, so every marginal
     is exact and needs no training of its own. Class sizes do not shift a ratio, since the prior is divided out. With
     the marginal F of :class:`ResidualHeads`,
@@ -271,7 +271,8 @@ class PotentialNetwork(FlowNetwork):
         Of those that agree with its categories, the ones with the numbers nearest to its own.
         """
         codes = condition.codes.unsqueeze(-2)
-        agrees = ((codes == MARGINAL) | (codes == self.combinations)).all(-1)
+        is_other = (codes < MARGINAL) & (all_but(codes) != self.combinations)
+        agrees = ((codes == MARGINAL) | (codes == self.combinations) | is_other).all(-1)
         if self.values_of_combinations.shape[1] == 0:
             return agrees
         difference = condition.values.unsqueeze(-2) - self.values_of_combinations

@@ -18,8 +18,13 @@ LABEL = "log ratio (nats)"
 LIMIT_QUANTILE = 0.99
 
 
-def result_columns(adata: AnnData, key: str) -> tuple[pd.Series, pd.Series | None]:
-    """Log ratio and support of a result: of ``tl.differential_abundance`` (a prefix) or ``tl.log_ratio`` (a column)."""
+def result_columns(adata: AnnData, key: str, group: str | None = None) -> tuple[pd.Series, pd.Series | None]:
+    """Log ratio and support of a result: of ``tl.differential_abundance`` (a prefix) or ``tl.log_ratio`` (a column).
+
+    With a group, those of one of several treatments.
+    """
+    if group is not None:
+        return _column_of(adata, f"{key}_log_ratio", group), _support_of(adata, key, group)
     column = f"{key}_log_ratio" if f"{key}_log_ratio" in adata.obs else key
     if column not in adata.obs:
         raise KeyError(
@@ -28,6 +33,23 @@ def result_columns(adata: AnnData, key: str) -> tuple[pd.Series, pd.Series | Non
         )
     support = f"{key}_support"
     return adata.obs[column], adata.obs[support].astype(bool) if support in adata.obs else None
+
+
+def _column_of(adata: AnnData, key: str, group: str) -> pd.Series:
+    tables = [name for name, table in adata.obsm.items() if isinstance(table, pd.DataFrame)]
+    if key not in tables:
+        raise KeyError(
+            f"obsm has no table {key!r} with a column for each group; run an analysis of several treatments first. "
+            f"Found: {tables}"
+        )
+    if group not in adata.obsm[key]:
+        raise KeyError(f"obsm[{key!r}] has no group {group!r}; found: {list(adata.obsm[key].columns)}")
+    return adata.obsm[key][group]
+
+
+def _support_of(adata: AnnData, key: str, group: str) -> pd.Series | None:
+    support = f"{key}_support"
+    return _column_of(adata, support, group).astype(bool) if support in adata.obsm else None
 
 
 def stored_result(adata: AnnData, key: str, table: str, tool: str) -> Mapping[str, Any]:

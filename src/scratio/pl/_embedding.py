@@ -15,6 +15,7 @@ def embedding(
     adata: AnnData,
     *,
     key: str = "da",
+    group: str | None = None,
     basis: str = "X_umap",
     vmax: float | None = None,
     title: str | None = None,
@@ -30,6 +31,8 @@ def embedding(
         Cells with a result of :func:`scratio.tl.differential_abundance` or :func:`scratio.tl.log_ratio`.
     key
         The result's ``key_added``.
+    group
+        One of several treatments that were compared; by default each cell's own.
     basis
         Coordinates in ``obsm``.
     vmax
@@ -50,7 +53,7 @@ def embedding(
     Raises
     ------
     KeyError
-        If the result or the coordinates are missing.
+        If the result, the group or the coordinates are missing.
 
     Examples
     --------
@@ -60,7 +63,7 @@ def embedding(
     >>> ax.get_title()
     'true_log_ratio'
     """
-    values, support = result_columns(adata, key)
+    values, support = result_columns(adata, key, group)
     if basis not in adata.obsm:
         raise KeyError(f"obsm has no key {basis!r}; found: {list(adata.obsm)}. Run scanpy.tl.umap(adata) first")
     shown = values.astype(float)
@@ -78,7 +81,7 @@ def embedding(
         vmin=-limit,
         vmax=limit,
         vcenter=0.0,
-        title=title or key,
+        title=title or (key if group is None else f"{key}: {group}"),
         ax=ax,
         show=False,
         **style,

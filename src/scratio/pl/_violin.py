@@ -17,6 +17,7 @@ def violin(
     *,
     groupby: str,
     key: str = "da",
+    group: str | None = None,
     supported_only: bool = True,
     ax: Axes | None = None,
     show: bool | None = None,
@@ -32,6 +33,8 @@ def violin(
         Column of ``obs`` with the groups, such as the cell type.
     key
         The result's ``key_added``.
+    group
+        One of several treatments that were compared; by default each cell's own.
     supported_only
         Whether to leave out cells without support.
     ax
@@ -48,7 +51,7 @@ def violin(
     Raises
     ------
     KeyError
-        If the result or the groups are missing.
+        If the result, the group or the groups are missing.
 
     Examples
     --------
@@ -58,7 +61,7 @@ def violin(
     >>> [label.get_text() for label in ax.get_yticklabels()]
     ['treated', 'control']
     """
-    values, support = result_columns(adata, key)
+    values, support = result_columns(adata, key, group)
     if groupby not in adata.obs:
         raise KeyError(f"obs has no key {groupby!r}; found: {list(adata.obs.columns)}")
     table = pd.DataFrame({LABEL: values.to_numpy(dtype=float), groupby: adata.obs[groupby].astype(str).to_numpy()})

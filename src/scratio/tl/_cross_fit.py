@@ -80,3 +80,10 @@ def with_columns(target: AnnData, used: pd.Index, columns: Mapping[str, np.ndarr
         column = np.full(target.n_obs, False if values.dtype == bool else np.nan)
         column[rows] = values
         target.obs[name] = column
+
+
+def of_own(table: pd.DataFrame, own: pd.Series) -> np.ndarray:
+    """For every cell the column that ``own`` names; NaN, or False, where it names none."""
+    place = table.columns.get_indexer(pd.Index(own))
+    found = table.to_numpy()[np.arange(len(table)), place]
+    return np.where(place < 0, False if found.dtype == bool else np.nan, found)

@@ -12,7 +12,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scratio.model import OWN, ScRatio
 from scratio.model._check import check_categories, check_embedding, check_unique_names
 from scratio.stats import mean_and_error
-from scratio.tl._cross_fit import FitSettings, fit_model, score
+from scratio.tl._cross_fit import FitSettings, fit_model, of_own, score, with_columns
 from scratio.tl._write import check_key_added, record
 
 
@@ -116,8 +116,8 @@ def treatment_response(
     labels = used.obs[treatment_key]
     untreated = values.columns[0] if values.shape[1] == 1 else None
     own = labels.where(labels != str(reference), untreated)
-    for name, table in zip(columns, (values, errors), strict=True):
-        target.obs[name] = _of_own(table, own).reindex(target.obs_names).to_numpy()
+    own_columns = {name: of_own(table, own) for name, table in zip(columns, (values, errors), strict=True)}
+    with_columns(target, used.obs_names, own_columns)
     target.obsm[columns[0]] = values.reindex(target.obs_names)
     table = _table(values, errors, used.obs, pairs, treatment_key, donor_key, str(reference))
     matrix = table.pivot(index="donor", columns="treatment", values="mean_treated")
@@ -195,13 +195,6 @@ def _score_pairs(
         )
         values.iloc[rows, place], errors.iloc[rows, place] = found, std
     return values, errors
-
-
-def _of_own(table: pd.DataFrame, own: pd.Series) -> pd.Series:
-    """For every cell the column that ``own`` names; NaN where it names none."""
-    place = table.columns.get_indexer(pd.Index(own))
-    found = table.to_numpy()[np.arange(len(table)), place]
-    return pd.Series(np.where(place < 0, np.nan, found), index=table.index)
 
 
 def _table(
