@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import anndata
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -22,6 +25,9 @@ from scratio.module import MARGINAL, Condition, FlowNetwork, FlowWithDivergence
 from scratio.paths import GaussianPath
 
 matplotlib.use("Agg")
+
+FOLDERS = [os.environ.get("SCRATIO_DATA"), Path(__file__).resolve().parents[2] / "shared" / "data"]
+"""Where real data may lie: the path setting, or beside the checkout."""
 
 PARAMETRIZATIONS = ("heads", "potential")
 """Every parametrization that has to pass the tests of the model; one more is one more word here."""
@@ -79,6 +85,21 @@ def unchanged() -> Callable[[AnnData], contextlib.AbstractContextManager[None]]:
             np.testing.assert_array_equal(now, then)
 
     return guard
+
+
+def read_real_data(name: str) -> AnnData:
+    """Real cells by the name of their file; says so and skips where they are absent."""
+    file = f"{name}.h5ad"
+    found = [Path(folder) / file for folder in FOLDERS if folder is not None and (Path(folder) / file).exists()]
+    if not found:
+        pytest.skip(f"{file} not found: set the environment variable SCRATIO_DATA to the folder that holds it")
+    return anndata.read_h5ad(found[0])
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Callable[[str], AnnData]:
+    """Reads real cells by the name of their file."""
+    return read_real_data
 
 
 @pytest.fixture

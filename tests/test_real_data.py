@@ -1,11 +1,10 @@
-"""Real cells. The Kang data set is read from the folder in SCRATIO_DATA, or from ../shared/data beside the checkout."""
+"""Real cells: the Kang data set by each parametrization."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-import os
-from pathlib import Path
+from collections.abc import Callable
 
 import anndata
 import numpy as np
@@ -15,17 +14,11 @@ from sklearn.metrics import roc_auc_score
 
 import scratio
 
-FOLDERS = [os.environ.get("SCRATIO_DATA"), Path(__file__).resolve().parents[2] / "shared" / "data"]
-KANG = "kang2018_pbmc_ifnb_pca.h5ad"
-
 
 @functools.cache
-def score_kang(parametrization: str) -> anndata.AnnData:
+def score_kang(read: Callable[[str], anndata.AnnData], parametrization: str) -> anndata.AnnData:
     """Kang et al., 10,000 cells, stimulated against control, scored out of fold after a short training."""
-    files = [Path(folder) / KANG for folder in FOLDERS if folder is not None and (Path(folder) / KANG).exists()]
-    if not files:
-        pytest.skip(f"{KANG} not found: set the environment variable SCRATIO_DATA to the folder that holds it")
-    adata = anndata.read_h5ad(files[0])
+    adata = read("kang2018_pbmc_ifnb_pca")
     scratio.tl.differential_abundance(
         adata,
         condition_key="condition",
@@ -39,15 +32,15 @@ def score_kang(parametrization: str) -> anndata.AnnData:
 
 
 @pytest.fixture
-def kang(parametrization) -> anndata.AnnData:
+def kang(real_data, parametrization) -> anndata.AnnData:
     """Kang et al. by each parametrization."""
-    return score_kang(parametrization)
+    return score_kang(real_data, parametrization)
 
 
 @pytest.fixture
-def kang_by_default() -> anndata.AnnData:
+def kang_by_default(real_data) -> anndata.AnnData:
     """Kang et al. by the default parametrization."""
-    return score_kang(inspect.signature(scratio.model.ScRatio).parameters["parametrization"].default)
+    return score_kang(real_data, inspect.signature(scratio.model.ScRatio).parameters["parametrization"].default)
 
 
 def separation(adata: anndata.AnnData) -> pd.Series:

@@ -19,7 +19,7 @@ from scratio.module import Condition, FlowNetwork, PaperHeads, PotentialNetwork,
 from scratio.paths import GaussianPath
 from scratio.train import CellDataModule, MemberSplit, TrainConfig, TrainResult, fit
 from scratio.train._callbacks import BestWeights, Candidate
-from scratio.train._config import default_max_steps, defaults_for
+from scratio.train._config import default_max_steps, default_validation_size, defaults_for
 from scratio.train._data import TrainBatches, ValidationBatches
 from scratio.train._plan import FlowTrainingPlan, clip_member_gradients
 
@@ -749,3 +749,20 @@ def test_quiet_puts_levels_back_after_an_error():
         assert logger.level == logging.WARNING
         raise PowerCut
     assert logger.level == logging.DEBUG
+
+
+@pytest.mark.parametrize(
+    ("n_cells", "n_members", "share"), [(100, 3, 1 / 3), (560, 3, 500 / 1_680), (560, 1, 1 / 3), (10_000, 1, 0.1)]
+)
+def test_members_hold_out_more_of_few_cells(n_cells, n_members, share):
+    assert default_validation_size(n_cells, n_members) == pytest.approx(share)
+
+
+def test_the_default_share_is_that_of_the_cells_of_a_fold(quick):
+    adata = scratio.datasets.gaussians(n_cells=1_500, n_dims=2, random_state=0)
+    ScRatio.setup_anndata(adata, condition_keys=["condition"])
+    model = ScRatio(adata, n_hidden=8, n_members=2, n_folds=3)
+    model.train(**quick)
+    assert model.training_["validation_size"] == pytest.approx(0.25)
+    assert len(model.validation_indices_) == 250
+    assert len(model.train_indices_) == 750

@@ -27,7 +27,7 @@ from scratio.model._selection import (
 from scratio.module import Condition, FlowNetwork, PotentialNetwork
 from scratio.stats import disjoint_parts, stratified_folds
 from scratio.train import CellDataModule, MemberSplit, TrainConfig, TrainResult, fit
-from scratio.train._config import default_precision, defaults_for
+from scratio.train._config import default_precision, default_validation_size, defaults_for
 
 _FOLDS, _VALIDATION = 11, 12
 
@@ -76,7 +76,7 @@ class TrainingMixin:
         early_stopping: bool = True,
         random_state: int = 0,
         *,
-        validation_size: float = 0.1,
+        validation_size: float | None = None,
         patience: int = 6,
         precision: str | None = None,
         num_nodes: int = 1,
@@ -109,7 +109,8 @@ class TrainingMixin:
         random_state
             Seed of the weights, folds, batches and noise. Global generators are neither read nor changed.
         validation_size
-            Share of the training cells that each member holds out for validation; every member holds out others.
+            Share of the training cells that each member holds out for validation; every member holds out others. By
+            default a tenth; of few cells more, up to a third, so that the members of a fold hold out 500 together.
         patience
             Validation intervals without improvement before training stops, if the held-out loss has risen by more than
             noise; it also goes on to 1.5 times the best step.
@@ -133,7 +134,7 @@ class TrainingMixin:
         """
         if self.adata is None:
             raise ValueError("the model has no cells to train on; make one with ScRatio(adata)")
-        if not 0.0 < validation_size < 1.0:
+        if validation_size is not None and not 0.0 < validation_size < 1.0:
             raise ValueError(f"validation_size must lie between 0 and 1, got {validation_size}")
         if resume and checkpoint_dir is None:
             raise ValueError("resume=True needs checkpoint_dir, the folder of the checkpoint")
@@ -151,11 +152,16 @@ class TrainingMixin:
         }
         self._train(self._run(batch_size, validation_size, asked, trainer))
 
-    def _run(self, batch_size: int, validation_size: float, asked: dict[str, Any], trainer: dict[str, Any]) -> Run:
+    def _run(
+        self, batch_size: int, validation_size: float | None, asked: dict[str, Any], trainer: dict[str, Any]
+    ) -> Run:
         """Cells and settings of one training: the defaults for this network and so many cells, and what is asked."""
         parametrization, n_folds = self._settings["parametrization"], self._settings["n_folds"]
         x, condition = torch.from_numpy(self.embedding(self.adata)), self.schema.own(self.adata)
-        n_train = max(int(len(x) * (1.0 - validation_size) * (1.0 - 1.0 / n_folds if n_folds > 1 else 1.0)), 1)
+        n_cells = len(x) * (1.0 - 1.0 / n_folds if n_folds > 1 else 1.0)
+        if validation_size is None:
+            validation_size = default_validation_size(n_cells, self._settings["n_members"])
+        n_train = max(int(n_cells * (1.0 - validation_size)), 1)
         defaults = defaults_for(parametrization, self._settings["block"], n_train, batch_size)
         sizes = {"batch_size": batch_size, "ensemble_size": self._settings["n_members"]}
         settings = TrainConfig(**{**defaults, **sizes, **asked})

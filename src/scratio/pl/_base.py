@@ -16,6 +16,8 @@ DIVERGING, SEQUENTIAL = "RdBu_r", "viridis"
 UNSUPPORTED = "#d0d0d0"
 LABEL = "log ratio (nats)"
 LIMIT_QUANTILE = 0.99
+LOWEST = 3.2
+"""Height of a heat map in inches that the label of its colour bar needs."""
 
 
 def result_columns(adata: AnnData, key: str, group: str | None = None) -> tuple[pd.Series, pd.Series | None]:

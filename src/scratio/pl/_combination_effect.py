@@ -5,7 +5,7 @@ from __future__ import annotations
 from anndata import AnnData
 from matplotlib.axes import Axes
 
-from scratio.pl._base import finish, heat_map, new_axes, stored_result
+from scratio.pl._base import LOWEST, finish, heat_map, new_axes, stored_result
 
 CELL = 0.55
 TITLES = {
@@ -71,7 +71,7 @@ def combination_effect(
         raise ValueError(f"value must be one of {list(TITLES)}, got {value!r}")
     summary = result["summary"]
     matrix = summary.astype({"first": str, "second": str}).pivot(index="first", columns="second", values=value)
-    ax = new_axes(ax, (3.0 + 1.6 * CELL * matrix.shape[1], 1.8 + CELL * matrix.shape[0]))
+    ax = new_axes(ax, (3.0 + 1.6 * CELL * matrix.shape[1], max(1.8 + CELL * matrix.shape[0], LOWEST)))
     signed = value in {"mean", "mean_interaction"}
     heat_map(matrix, ax, label=TITLES[value], signed=signed, **{"fmt": ".2f", **kwargs})
     ax.set(xlabel="second treatment", ylabel="first treatment")

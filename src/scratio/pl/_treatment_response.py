@@ -7,7 +7,7 @@ import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 
-from scratio.pl._base import LABEL, finish, heat_map, new_axes, stored_result
+from scratio.pl._base import LABEL, LOWEST, finish, heat_map, new_axes, stored_result
 
 SIDES = ("donors", "treatments")
 CELL, TREE, ANNOTATED = 0.45, 0.18, 12
@@ -74,7 +74,7 @@ def treatment_response(
         np.arange(n) if tree is None else np.asarray(tree["order"]) for tree, n in zip(trees, matrix.shape, strict=True)
     ]
     shown = matrix.iloc[orders[0], orders[1]]
-    ax = new_axes(ax, (3.5 + 1.4 * CELL * shown.shape[1], 1.6 + CELL * shown.shape[0]))
+    ax = new_axes(ax, (3.5 + 1.4 * CELL * shown.shape[1], max(1.6 + CELL * shown.shape[0], LOWEST)))
     style = {
         "annot": shown.shape[1] <= ANNOTATED,
         "fmt": ".1f",

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 
 MIN_STEPS, MAX_STEPS, EPOCHS = 3_000, 20_000, 50
@@ -13,6 +14,8 @@ POTENTIAL_STEPS, POTENTIAL_EPOCHS = (1_250, 5_000), 100
 DEFAULT_DECAY = 1e-2
 DECAY, DECAY_CELLS = 1.0, 6_400
 """Strongest weight decay tried for the potential, at this many training cells; in proportion to 1 / n elsewhere."""
+HELD_OUT, SHARES = 500, (1.0 / 10.0, 1.0 / 3.0)
+"""Cells that all members together should hold out; bounds of the share that each does."""
 
 
 @dataclass(frozen=True)
@@ -101,3 +104,12 @@ def default_precision(parametrization: str) -> str:
     # Added in torch 2.9; an older one stays in float32.
     capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return "bf16-mixed" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "32-true"
+
+
+def default_validation_size(n_cells: float, n_members: int) -> float:
+    """Share of the cells that each member holds out: a tenth, or more where the members' held-out cells are few.
+
+    What held-out cells decide (the step, the shrinkage, the weight decay) costs more on few cells than what training on
+    all of them gains.
+    """
+    return float(np.clip(HELD_OUT / (n_members * n_cells), *SHARES))
