@@ -101,7 +101,9 @@ def test_groups_are_averaged_apart(model):
     np.testing.assert_allclose(adata.varm["drivers"]["1"], mean, rtol=1e-9, atol=1e-12)
     table = adata.uns["drivers"]["table"]
     found = table[table["group"] == "1"].set_index("gene").loc[list(adata.var_names), "standard_error"]
-    expected = np.sqrt(each.mean(0).var(0, ddof=1) / len(rows) + 9.0 * by_member.var(0, ddof=1))
+    share = model.training_["validation_size"]
+    jackknife = (1.0 - share) / share * by_member.var(0, ddof=1)
+    expected = np.sqrt(each.mean(0).var(0, ddof=1) / len(rows) + jackknife)
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
 
 
