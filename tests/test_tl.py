@@ -369,7 +369,7 @@ BAD = {
         "new",
     ),
     "the condition as covariate": (nothing, {"covariate_keys": ["condition"]}, ValueError, "condition"),
-    "samples": (with_obs(lambda c: c), {"sample_key": "new"}, ValueError, "sample_key"),
+    "samples": (with_obs(lambda c: c), {"sample_key": "new"}, KeyError, "no key .new"),
     "names that are not unique": (repeat_a_name, {}, ValueError, "obs_names_make_unique"),
     "unknown method": (nothing, {"method": "magic"}, ValueError, "magic"),
     "unknown setting of the model": (nothing, {"model_kwargs": {"n_hiden": 8}}, TypeError, "n_hiden"),

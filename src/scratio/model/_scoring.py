@@ -90,7 +90,7 @@ class ScoringMixin:
             with torch.no_grad():
                 members, noise = estimate(network, z, given, Divergence(probes), x)
                 spread = members
-                if with_std and isinstance(network, PotentialNetwork) and bool((network.factor < 1.0).any()):
+                if with_std and isinstance(network, PotentialNetwork) and network.is_shrunk:
                     # What the held-out cells do not support is left out of the log ratio, not of its error.
                     spread, noise = estimate(network.unshrunk(), z, given, Divergence(probes), x)
             means.append(members.mean(0).cpu().numpy())

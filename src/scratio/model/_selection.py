@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from scratio._seed import child_seed, torch_generator
 from scratio.module import ClosedFormDensities, Condition, PotentialNetwork, select_members
 from scratio.stats import (
     ConditionMixture,
+    Shrinkage,
     class_gaussian,
     common_components,
     common_responsibility,
@@ -23,6 +25,8 @@ from scratio.stats import (
     labels_are_silent,
     shared_gaussian,
     shared_mixture,
+    supported_terms,
+    term_shrinkage,
 )
 from scratio.train import SIGNIFICANT, CellDataModule, TrainConfig, TrainResult, paired_difference
 
@@ -260,8 +264,8 @@ def average(
     return {name: shares}
 
 
-def shrink(network: PotentialNetwork, data: CellDataModule, config: TrainConfig) -> dict[str, list[float]]:
-    """Set the factor of every fold's potential from the cells that its members held out.
+def shrink(network: PotentialNetwork, data: CellDataModule, config: TrainConfig) -> dict[str, list[Any]]:
+    """Set the factor of every fold's potential, or of its terms, from the cells that its members held out.
 
     Parameters
     ----------
@@ -272,17 +276,43 @@ def shrink(network: PotentialNetwork, data: CellDataModule, config: TrainConfig)
 
     Returns
     -------
-    Factors, slopes and their standard errors, one per fold.
+    Factors, slopes and their standard errors, one per fold, or for each fold one per term.
     """
-    evidence: dict[str, list[float]] = {"factor": [], "slope": [], "standard_error": []}
+    projections = network.projections.double().cpu().numpy()
+    evidence: dict[str, list[Any]] = {"factor": [], "slope": [], "standard_error": []}
     for fold, base, learnt, own in _held_out(network, data, config):
-        found = held_out_shrinkage(base, learnt, own)
-        # Where the untrained network was kept the factor is 0 already.
-        network.factor.data[fold] *= found.factor
-        evidence["factor"].append(float(network.factor[fold.start]))
-        evidence["slope"].append(found.slope)
-        evidence["standard_error"].append(found.standard_error)
+        if len(projections):
+            found = _shrink_terms(network, fold, base, learnt, own, projections)
+        else:
+            found = [held_out_shrinkage(base, learnt, own)]
+            # Where the untrained network was kept the factor is 0 already.
+            network.factor.data[fold] *= found[0].factor
+            found = [replace(found[0], factor=float(network.factor[fold.start]))]
+        for name, values in evidence.items():
+            numbers = [getattr(term, name) for term in found]
+            values.append(numbers if len(projections) else numbers[0])
     return evidence
+
+
+def _shrink_terms(
+    network: PotentialNetwork,
+    fold: slice,
+    base: np.ndarray,
+    learnt: np.ndarray,
+    own: np.ndarray,
+    projections: np.ndarray,
+) -> list[Shrinkage]:
+    """Set the factors of a fold's terms; a term that the held-out labels clearly need is taken as it is."""
+    prior = network.log_weights.double().cpu().numpy()
+    potential = base - prior + float(network.factor[fold.start]) * learnt
+    terms = np.einsum("tcd,nd->tnc", projections, potential)
+    needed = supported_terms(prior, terms, own)
+    found = [
+        replace(term, factor=1.0) if keep else term
+        for term, keep in zip(term_shrinkage(prior, terms, own), needed, strict=True)
+    ]
+    network.term_factors.data[fold] = torch.tensor([term.factor for term in found]).to(network.term_factors)
+    return found
 
 
 def _held_out(

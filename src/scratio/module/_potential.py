@@ -16,6 +16,7 @@ from scratio.module._condition import MARGINAL, Condition, all_but
 from scratio.module._derivatives import Derivatives
 from scratio.module._embedding import CoordinateEmbedding
 from scratio.module._residual import ResidualNet
+from scratio.module._terms import term_projections
 from scratio.paths import GaussianPath
 
 SMALLEST_SINH = 1e-2
@@ -51,9 +52,12 @@ class PotentialNetwork(FlowNetwork):
     B is a closed form, the log densities of Gaussians or small mixtures fitted to the conditions
     (:class:`ClosedFormDensities`), or nothing; G is a network that starts at zero. It is trained on top of B, with
     g = s = 1, or without it; then held-out cells decide the gate g and the network's share s = 1 - g. Last they decide
-    the factor a, near 1 where they support the network and 0 where they do not. The loss is the cross-entropy of the
-    logits at all noise levels plus the denoising loss of :math:`F_c`, which regularises the classifier (design.md,
-    section 4). The log ratio of two conditions is a difference of potentials at the smallest noise level.
+    the factor a, near 1 where they support the network and 0 where they do not. With several crossed keys the whole
+    potential g B + a s tanh(q) G is split into a term for each key and one for their interaction, with a factor each
+    (:func:`term_projections`), so that a key that says nothing is silenced although another one says much. The loss is
+    the cross-entropy of the logits at all noise levels plus the denoising loss of :math:`F_c`, which regularises the
+    classifier (design.md, section 4). The log ratio of two conditions is a difference of potentials at the smallest
+    noise level.
 
     Parameters
     ----------
@@ -80,6 +84,7 @@ class PotentialNetwork(FlowNetwork):
     combinations: Tensor
     values_of_combinations: Tensor
     log_weights: Tensor
+    projections: Tensor
 
     def __init__(
         self,
@@ -118,8 +123,10 @@ class PotentialNetwork(FlowNetwork):
         self.classifier_embedding = CoordinateEmbedding(n_members, n_embed, 0, generator)
         self.marginal_embedding = CoordinateEmbedding(n_members, n_embed, 0, generator)
         self.basis = None
-        if values.shape[1] or (combinations.shape[1] > 1 and len(combinations) > MAX_JOINT):
-            n_categories = [int(codes.max()) + 1 for codes in combinations.T]
+        n_categories = [int(codes.max()) + 1 for codes in combinations.T]
+        # Where one key says all, as the sample does of its condition, there is nothing that combinations could share.
+        is_nested = len(combinations) <= max(n_categories, default=1)
+        if values.shape[1] or (len(combinations) > MAX_JOINT and not is_nested):
             levels = [torch.unique(column) for column in values.T]
             self.basis = FactorisedBasis(n_members, n_categories, levels, generator)
         n_outputs = len(combinations) if self.basis is None else self.basis.n_features
@@ -129,6 +136,14 @@ class PotentialNetwork(FlowNetwork):
             nn.Parameter(torch.ones((n_members, 1, 1)), requires_grad=False) for _ in range(3)
         )
         self.classifier_is_closed = False
+        projections = torch.empty((0,)) if values.shape[1] else term_projections(combinations)
+        self.register_buffer("projections", projections, persistent=False)
+        self.term_factors = nn.Parameter(torch.ones((n_members, len(projections))), requires_grad=False)
+
+    @property
+    def is_shrunk(self) -> bool:
+        """Whether held-out cells have taken something back."""
+        return bool((self.factor < 1.0).any()) or bool((self.term_factors < 1.0).any())
 
     def log_likelihoods(self, z: Tensor, q: Tensor, conditions: Sequence[Condition]) -> list[Tensor]:
         """Log density of every condition at coordinate q up to a term that the conditions share, (n_members, n) each.
@@ -239,6 +254,7 @@ class PotentialNetwork(FlowNetwork):
         """Copy with the full say of the network."""
         copied = copy.deepcopy(self)
         copied.factor.data.fill_(1.0)
+        copied.term_factors.data.fill_(1.0)
         return copied
 
     def validation_loss(
@@ -301,14 +317,16 @@ class PotentialNetwork(FlowNetwork):
     def _base(self, z: Tensor, q: Tensor) -> Tensor:
         if self.closed_form is None:
             return self.log_weights.expand(*z.shape[:-1], -1)
-        return self.log_weights + self.gate * self.closed_form(z, q)
+        potential, mixing = self.gate * self.closed_form(z, q), self._mixing()
+        return self.log_weights + (potential if mixing is None else potential @ mixing.transpose(1, 2))
 
     def _base_derivatives(self, z: Tensor, q: Tensor) -> Derivatives:
         log_weights = self.log_weights.expand(*z.shape[:-1], -1)
         if self.closed_form is None:
             gradient = z.new_zeros((*log_weights.shape, z.shape[-1]))
             return Derivatives(log_weights, gradient, torch.zeros_like(log_weights))
-        closed_form = self.closed_form.derivatives(z, q).scale(self.gate)
+        closed_form, mixing = self.closed_form.derivatives(z, q).scale(self.gate), self._mixing()
+        closed_form = closed_form if mixing is None else closed_form.combine(mixing)
         return replace(closed_form, value=closed_form.value + log_weights)
 
     def _compose(self, features: Tensor, query: _Query) -> Tensor:
@@ -342,7 +360,16 @@ class PotentialNetwork(FlowNetwork):
         """All combinations as they were observed."""
         nothing = self.log_weights.new_zeros(())
         weight = None if self.basis is None else self.basis(self.combinations, self.values_of_combinations)
+        mixing = self._mixing()
+        if mixing is not None:
+            weight = mixing if weight is None else mixing @ weight
         return _Query(weight, nothing, nothing)
+
+    def _mixing(self) -> Tensor | None:
+        """Matrix that multiplies the terms of the potential with their factors; None where all are 1."""
+        if not bool((self.term_factors < 1.0).any()):
+            return None
+        return torch.einsum("mt,tcd->mcd", self.term_factors, self.projections)
 
     def _queries_and_all(self, conditions: Sequence[Condition]) -> list[_Query]:
         everything = self._all()
@@ -354,7 +381,7 @@ class PotentialNetwork(FlowNetwork):
         outside = torch.zeros_like(inside, dtype=self.log_weights.dtype).masked_fill(~inside, -torch.inf)
         log_weight = (self.log_weights + outside).logsumexp(-1)
         if self.basis is None:
-            return _Query(None, outside, log_weight)
+            return _Query(observed, outside, log_weight)
         given = condition.values.unsqueeze(-2)
         if given.isnan().all():
             return _Query(observed, outside, log_weight)

@@ -38,23 +38,66 @@ def held_out_shrinkage(base: np.ndarray, learnt: np.ndarray, codes: np.ndarray) 
     codes
         Condition of each cell, shape (n,).
     """
-    own = np.take_along_axis(learnt, codes[:, None], axis=1)[:, 0]
-    if np.ptp(learnt - learnt.mean(1, keepdims=True)) == 0.0:
-        return Shrinkage(1.0, float("nan"), float("nan"))
-    slope, information, gradient = 0.0, 0.0, own
+    return term_shrinkage(base, learnt[None], codes)[0]
+
+
+def term_shrinkage(base: np.ndarray, terms: np.ndarray, codes: np.ndarray) -> list[Shrinkage]:
+    r"""The same for a potential that is a sum of terms, each with a slope and a factor of its own.
+
+    Parameters
+    ----------
+    base
+        Logits that are taken as given, shape (n, n_conditions).
+    terms
+        Logits to be judged, shape (n_terms, n, n_conditions).
+    codes
+        Condition of each cell, shape (n,).
+
+    Returns
+    -------
+    One for each term; a term that is the same for all conditions has the factor 1 and no slope.
+    """
+    speaks = np.ptp(terms - terms.mean(2, keepdims=True), axis=(1, 2)) > 0.0
+    found = iter(_slopes(base, terms[speaks], codes)) if speaks.any() else iter(())
+    return [next(found) if one else Shrinkage(1.0, float("nan"), float("nan")) for one in speaks]
+
+
+def supported_terms(base: np.ndarray, terms: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Whether leaving a term out makes the held-out labels significantly less likely, shape (n_terms,).
+
+    Unlike a slope it is defined where labels are certain.
+
+    Parameters
+    ----------
+    base, terms, codes
+        As in :func:`term_shrinkage`.
+    """
+    whole, rows = base + terms.sum(0), np.arange(len(codes))
+    loss = -log_softmax(whole, axis=1)[rows, codes]
+    supported = []
+    for term in terms:
+        excess = -log_softmax(whole - term, axis=1)[rows, codes] - loss
+        supported.append(excess.mean() > SIGNIFICANT * excess.std() / np.sqrt(len(codes)))
+    return np.array(supported)
+
+
+def _slopes(base: np.ndarray, terms: np.ndarray, codes: np.ndarray) -> list[Shrinkage]:
+    own = terms[:, np.arange(len(codes)), codes]
+    slopes, gradient, inverse = np.zeros(len(terms)), own, np.eye(len(terms))
     for _ in range(N_STEPS):
-        probability = np.exp(log_softmax(base + slope * learnt, axis=1))
-        mean = (probability * learnt).sum(1)
+        probability = np.exp(log_softmax(base + np.tensordot(slopes, terms, 1), axis=1))
+        mean = (probability * terms).sum(2)
         gradient = own - mean
-        information = float(((probability * learnt**2).sum(1) - mean**2).sum())
+        information = np.einsum("nc,inc,jnc->ij", probability, terms, terms, optimize=True) - mean @ mean.T
+        inverse = np.linalg.pinv(information, hermitian=True)
         # Damped Newton: the likelihood is concave, far from its maximum a full step may go past it.
-        step = float(gradient.sum()) / max(information, 1e-12)
-        slope = float(np.clip(slope + np.clip(step, -0.5, 0.5), -LARGEST, LARGEST))
-        if abs(step) < 1e-6:
+        step = inverse @ gradient.sum(1)
+        slopes = np.clip(slopes + np.clip(step, -0.5, 0.5), -LARGEST, LARGEST)
+        if np.abs(step).max() < 1e-6:
             break
-    error = float(np.sqrt((gradient**2).sum())) / max(information, 1e-12)
-    factor = max(0.0, 1.0 - (error / slope) ** 2) if slope > 0.0 else 0.0
-    return Shrinkage(factor, slope, error)
+    errors = np.sqrt(np.diag(inverse @ (gradient @ gradient.T) @ inverse))
+    factors = np.where(slopes > 0.0, 1.0 - (errors / np.where(slopes > 0.0, slopes, 1.0)) ** 2, 0.0).clip(min=0.0)
+    return [Shrinkage(*map(float, each)) for each in zip(factors, slopes, errors, strict=True)]
 
 
 def held_out_share(prior: np.ndarray, first: np.ndarray, second: np.ndarray, codes: np.ndarray) -> float:

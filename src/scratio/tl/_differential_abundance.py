@@ -3,91 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from pandas.api.types import is_list_like
+from pandas.api.types import is_bool_dtype, is_list_like
 
-from scratio.model import OWN, Rest, ScRatio
-from scratio.model._check import check_categories, check_embedding, check_groups, check_unique_names
+from scratio.model import ScRatio
 from scratio.stats import mean_and_error, overlap_support
 from scratio.tl._cross_fit import FitSettings, fit_model, of_own, score, with_columns
+from scratio.tl._question import Question, cells_of
+from scratio.tl._samples import Samples, assign_regions, compare, region_table, samples_of_all, samples_table
 from scratio.tl._write import check_key_added, record
 
-REST = "rest"
-"""Reference that stands for all other categories; a category of this name takes precedence."""
+RESULTS, TESTED = ("log_ratio", "std", "support"), ("pvalue", "qvalue")
 
-RESULTS = ("log_ratio", "std", "support")
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is compared, given fixed covariates.
-
-    Parameters
-    ----------
-    condition_key, treatments, reference
-        Column and categories.
-    against_rest
-        Whether the reference of each treatment is all other categories.
-    covariate_keys
-        Columns held fixed.
-    """
-
-    condition_key: str
-    treatments: list[str]
-    reference: str
-    against_rest: bool
-    covariate_keys: list[str]
-
-    @classmethod
-    def parsed(
-        cls,
-        adata: AnnData,
-        condition_key: str,
-        treatment: str | Sequence[str] | None,
-        reference: str,
-        covariate_keys: Sequence[str],
-        n_folds: int,
-    ) -> Question:
-        """The same after a check of the categories."""
-        if isinstance(covariate_keys, str):
-            raise TypeError(f"covariate_keys must be a list of keys, got the string {covariate_keys!r}")
-        if condition_key in covariate_keys:
-            raise ValueError(f"covariate_keys holds the condition_key {condition_key!r}")
-        labels = check_groups(adata, condition_key, [], n_folds)
-        found = sorted(labels.dropna().unique())
-        against_rest = reference == REST and REST not in found
-        if treatment is None:
-            treatments = [name for name in found if name != str(reference)]
-        else:
-            treatments = [str(name) for name in (treatment if is_list_like(treatment) else [treatment])]
-        if not treatments:
-            raise ValueError(f"treatment names no category of obs[{condition_key!r}]; found: {found}")
-        if len(set(treatments)) < len(treatments):
-            raise ValueError(f"treatment names a category twice: {treatments}")
-        if str(reference) in treatments:
-            raise ValueError(f"treatment and reference are both {reference!r}; nothing to compare")
-        check_groups(adata, condition_key, [*treatments, *([] if against_rest else [reference])], n_folds)
-        if against_rest and len(found) < 2:
-            raise ValueError(
-                f"obs[{condition_key!r}] has no category besides {found}; there is no rest to compare with"
-            )
-        return cls(condition_key, treatments, str(reference), against_rest, list(covariate_keys))
-
-    def contrast(self, treatment: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Numerator and denominator."""
-        fixed = dict.fromkeys(self.covariate_keys, OWN)
-        bottom = Rest(treatment) if self.against_rest else self.reference
-        return {self.condition_key: treatment, **fixed}, {self.condition_key: bottom, **fixed}
-
-    def compared(self, labels: pd.Series, treatment: str) -> np.ndarray:
-        """Which cells a comparison is about."""
-        others = labels.unique() if self.against_rest else [self.reference]
-        return labels.isin([treatment, *others]).to_numpy()
+Tables = dict[str, pd.DataFrame]
+"""Results of cells by treatments, by the name of the result."""
 
 
 def differential_abundance(
@@ -129,7 +62,11 @@ def differential_abundance(
     covariate_keys
         Categorical columns held fixed: both densities are conditioned on the cell's own labels of these.
     sample_key
-        Column with donors or samples. Tests across samples are not part of this version; give None.
+        Column with donors or samples. Conditions are then tested across them: within samples that have cells of both,
+        by flipped signs, or between samples, by permuted labels, adjusted for the covariates that are the same for all
+        cells of a sample. What is tested is how many of a sample's cells lie near a cell; the log ratio itself does
+        not enter. Without samples there is no p-value, because cells are not replicates: those of one sample share
+        whatever that sample has of its own.
     n_folds
         Cross-fitting folds, at least 2.
     method
@@ -155,12 +92,18 @@ def differential_abundance(
     ``obs[key_added + "_support"]``
         False where the cell is atypical of the treatment's or of the reference's cells, so that its log ratio is an
         extrapolation, and for cells of neither category.
+    ``obs[key_added + "_pvalue"]``, ``obs[key_added + "_qvalue"]``
+        With ``sample_key``: two-sided p-value of the cell's region, and its false discovery rate, that is the expected
+        share of cells called wrongly if all cells of this q-value or less are called. NaN with fewer than 4 samples.
     ``obsm[key_added + "_log_ratio"]``, ``..._std``, ``..._support``
         For a list of treatments, or None: a column of the above for each treatment. ``obs`` then has the cell's own
         treatment's, and NaN for cells of the reference.
     ``uns[key_added]["table"]``
         A row for each treatment: numbers of cells, mean log ratio of the treatment's and of the reference's cells with
         standard errors, share of supported cells. Standard errors are across cells, not across samples.
+    ``uns[key_added]["regions"]``, ``uns[key_added]["samples"]``
+        With ``sample_key``: a row for each region (effect in nats, standard error across samples, p-values of the
+        region and of the family of all regions, q-value), and one for each sample that took part.
     ``uns[key_added]``
         Parameters, training history.
 
@@ -173,7 +116,8 @@ def differential_abundance(
     ValueError
         If a category is absent or has fewer cells than folds, treatment and reference are the same, the embedding is
         not finite, a label of a covariate is missing, cells with some labels of the covariates all have the same
-        condition, ``model_kwargs`` holds ``n_folds``, or a column that would be overwritten is not scratio's.
+        condition, a condition has fewer than 2 samples, ``model_kwargs`` holds ``n_folds``, or a column that would be
+        overwritten is not scratio's.
 
     Examples
     --------
@@ -188,55 +132,83 @@ def differential_abundance(
     """
     settings = FitSettings.checked(n_folds, method, random_state, model_kwargs, train_kwargs)
     question = Question.parsed(adata, condition_key, treatment, reference, covariate_keys, n_folds)
+    used = cells_of(adata, question, use_rep, sample_key, settings)
+    samples = {} if sample_key is None else samples_of_all(used.obs, question, sample_key)
     is_table = treatment is None or is_list_like(treatment)
-    columns = [f"{key_added}_{name}" for name in RESULTS]
-    used = _cells(adata, question, use_rep, sample_key, settings)
-    check_key_added(adata, key_added, columns, obsm=columns if is_table else [])
+    columns = {name: f"{key_added}_{name}" for name in (*RESULTS, *(TESTED if samples else ()))}
+    check_key_added(adata, key_added, [*columns.values()], obsm=[*columns.values()] if is_table else [])
     model = fit_model(used, [condition_key, *covariate_keys], use_rep, settings)
     results = _score(model, used, question, settings)
+    further = {"table": _table(results, used.obs[condition_key], question)}
+    if samples:
+        tested, further["regions"] = _test(model, used, question, samples, settings)
+        results, further["samples"] = {**results, **tested}, samples_table(samples)
 
     target = adata.copy() if copy else adata
-    labels = used.obs[condition_key]
-    own = labels if is_table else pd.Series(question.treatments[0], index=labels.index)
-    with_columns(
-        target, used.obs_names, {name: of_own(table, own) for name, table in zip(columns, results, strict=True)}
-    )
-    if is_table:
-        for name, table in zip(columns, results, strict=True):
-            missing = False if name == columns[-1] else np.nan
-            target.obsm[name] = table.reindex(target.obs_names, fill_value=missing)
+    _write(target, used, {columns[name]: table for name, table in results.items()}, question, is_table)
     params = {
         "condition_key": condition_key,
         "treatment": treatment,
         "reference": reference,
         "use_rep": use_rep,
         "covariate_keys": list(covariate_keys),
+        "sample_key": sample_key,
         **vars(settings),
     }
-    target.uns[key_added] = record(params, model, table=_table(results, labels, question))
+    target.uns[key_added] = record(params, model, **further)
     return target if copy else None
 
 
-def _score(
-    model: ScRatio, used: AnnData, question: Question, settings: FitSettings
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+def _score(model: ScRatio, used: AnnData, question: Question, settings: FitSettings) -> Tables:
     """Log ratios, standard errors and support, cells by treatments."""
     x, labels = model.embedding(used), used.obs[question.condition_key]
-    names = pd.Index(question.treatments)
-    values, errors = (pd.DataFrame(np.nan, index=used.obs_names, columns=names) for _ in range(2))
-    support = pd.DataFrame(False, index=used.obs_names, columns=names)
-    for place, treatment in enumerate(names):
+    results = {name: _empty(used, question, name == "support") for name in RESULTS}
+    for place, treatment in enumerate(question.treatments):
         rows = np.flatnonzero(question.compared(labels, treatment))
         found = score(model, *question.contrast(treatment), settings.method, rows=rows)
-        values.iloc[rows, place], errors.iloc[rows, place] = found
-        support.iloc[rows, place] = overlap_support(x[rows], (labels == treatment).to_numpy()[rows])
-    return values, errors, support
+        support = overlap_support(x[rows], (labels == treatment).to_numpy()[rows])
+        for name, values in zip(RESULTS, (*found, support), strict=True):
+            results[name].iloc[rows, place] = values
+    return results
 
 
-def _table(
-    results: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame], labels: pd.Series, question: Question
-) -> pd.DataFrame:
-    values, errors, support = results
+def _test(
+    model: ScRatio, used: AnnData, question: Question, samples: dict[str, Samples], settings: FitSettings
+) -> tuple[Tables, pd.DataFrame]:
+    """p- and q-values, cells by treatments, each those of the cell's region; the table of the regions."""
+    labels, x = used.obs[question.condition_key], model.embedding(used)
+    all_regions = assign_regions(x, settings.random_state)
+    results, tables = {name: _empty(used, question) for name in TESTED}, []
+    for place, treatment in enumerate(question.treatments):
+        rows = np.flatnonzero(question.compared(labels, treatment))
+        region = np.unique(all_regions[rows], return_inverse=True)[1]
+        sides = question.sides(labels, treatment).iloc[rows]
+        test = compare(x[rows], region, used.obs.iloc[rows], samples[treatment], sides, settings.random_state)
+        table = region_table(test, region, samples[treatment])
+        for name in TESTED:
+            results[name].iloc[rows, place] = table[name].to_numpy()[region]
+        tables.append(table.assign(treatment=treatment))
+    return results, pd.concat(tables, ignore_index=True)
+
+
+def _empty(used: AnnData, question: Question, is_bool: bool = False) -> pd.DataFrame:
+    return pd.DataFrame(False if is_bool else np.nan, index=used.obs_names, columns=pd.Index(question.treatments))
+
+
+def _write(target: AnnData, used: AnnData, results: Tables, question: Question, is_table: bool) -> None:
+    """The only treatment's results, or each cell's own treatment's, into ``obs``, and all of several into ``obsm``."""
+    labels = used.obs[question.condition_key]
+    own = labels if is_table else pd.Series(question.treatments[0], index=labels.index)
+    with_columns(target, used.obs_names, {name: of_own(table, own) for name, table in results.items()})
+    if is_table:
+        for name, table in results.items():
+            missing = False if is_bool_dtype(table.to_numpy()) else np.nan
+            target.obsm[name] = table.reindex(target.obs_names, fill_value=missing)
+
+
+def _table(results: Tables, labels: pd.Series, question: Question) -> pd.DataFrame:
+    """A row for each treatment."""
+    values, errors, support = (results[name] for name in RESULTS)
     rows = []
     for treatment in question.treatments:
         row: dict[str, Any] = {"treatment": treatment, "reference": question.reference}
@@ -247,41 +219,3 @@ def _table(
             row[f"mean_{name}"], row[f"standard_error_{name}"] = found
         rows.append({**row, "supported_fraction": float(support.loc[compared, treatment].mean())})
     return pd.DataFrame(rows)
-
-
-def _cells(adata: AnnData, question: Question, use_rep: str, sample_key: str | None, settings: FitSettings) -> AnnData:
-    """Check the input; the cells that take part, with nothing but what the model needs."""
-    if sample_key is not None:
-        raise ValueError("sample_key: tests across samples are not part of this version; pass sample_key=None")
-    if question.against_rest and settings.model_kwargs.get("parametrization", "potential") != "potential":
-        raise ValueError("reference='rest' needs parametrization='potential', whose marginals are exact")
-    check_unique_names(adata)
-    x = check_embedding(adata, use_rep)
-    key = question.condition_key
-    labels = check_groups(adata, key, [])
-    names = labels.dropna() if question.against_rest else [*question.treatments, question.reference]
-    rows = labels.isin(names).to_numpy()
-    used = AnnData(obs=pd.DataFrame({key: labels[rows]}), obsm={use_rep: x[rows]})
-    for covariate in question.covariate_keys:
-        check_groups(adata, covariate, [])
-        column = adata.obs[covariate][rows]
-        used.obs[covariate] = column.astype(str).where(column.notna())
-        check_categories(used, covariate)
-    if question.covariate_keys:
-        _check_overlap(used.obs, question)
-    return used
-
-
-def _check_overlap(obs: pd.DataFrame, question: Question) -> None:
-    """Refuse covariates within which there is nothing to compare a cell with."""
-    counts = obs.value_counts().unstack(question.condition_key, fill_value=0)
-    for treatment in question.treatments:
-        others = counts.drop(columns=treatment).sum(axis=1) if question.against_rest else counts[question.reference]
-        compared = counts[treatment] + others > 0
-        alone = counts.index[compared & ((counts[treatment] == 0) | (others == 0))]
-        if len(alone):
-            raise ValueError(
-                f"covariate_keys={question.covariate_keys}: cells with the labels {list(alone)[:5]} are all of "
-                f"{treatment!r} or all of {question.reference!r}, so that there is nothing to compare them with; "
-                "leave these cells or this covariate out"
-            )

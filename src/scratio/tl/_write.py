@@ -76,4 +76,6 @@ def history_tables(history: dict[str, pd.DataFrame] | None) -> dict[str, Any]:
 
 
 def _has_text(values: list | tuple) -> bool:
-    return any(not isinstance(item, int | float) for item in values)
+    return any(
+        _has_text(item) if isinstance(item, list | tuple) else not isinstance(item, int | float) for item in values
+    )

@@ -1,0 +1,131 @@
+"""Which groups of cells a differential abundance compares, and which cells take part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from pandas.api.types import is_list_like
+
+from scratio.model import OWN, Rest
+from scratio.model._check import check_categories, check_embedding, check_groups, check_unique_names
+from scratio.tl._cross_fit import FitSettings
+
+REST = "rest"
+"""Reference that stands for all other categories; a category of this name takes precedence."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is compared, given fixed covariates.
+
+    Parameters
+    ----------
+    condition_key, treatments, reference
+        Column and categories.
+    against_rest
+        Whether the reference of each treatment is all other categories.
+    covariate_keys
+        Columns held fixed.
+    """
+
+    condition_key: str
+    treatments: list[str]
+    reference: str
+    against_rest: bool
+    covariate_keys: list[str]
+
+    @classmethod
+    def parsed(
+        cls,
+        adata: AnnData,
+        condition_key: str,
+        treatment: str | Sequence[str] | None,
+        reference: str,
+        covariate_keys: Sequence[str],
+        n_folds: int,
+    ) -> Question:
+        """The same after a check of the categories."""
+        if isinstance(covariate_keys, str):
+            raise TypeError(f"covariate_keys must be a list of keys, got the string {covariate_keys!r}")
+        if condition_key in covariate_keys:
+            raise ValueError(f"covariate_keys holds the condition_key {condition_key!r}")
+        labels = check_groups(adata, condition_key, [], n_folds)
+        found = sorted(labels.dropna().unique())
+        against_rest = reference == REST and REST not in found
+        if treatment is None:
+            treatments = [name for name in found if name != str(reference)]
+        else:
+            treatments = [str(name) for name in (treatment if is_list_like(treatment) else [treatment])]
+        if not treatments:
+            raise ValueError(f"treatment names no category of obs[{condition_key!r}]; found: {found}")
+        if len(set(treatments)) < len(treatments):
+            raise ValueError(f"treatment names a category twice: {treatments}")
+        if str(reference) in treatments:
+            raise ValueError(f"treatment and reference are both {reference!r}; nothing to compare")
+        check_groups(adata, condition_key, [*treatments, *([] if against_rest else [reference])], n_folds)
+        if against_rest and len(found) < 2:
+            raise ValueError(
+                f"obs[{condition_key!r}] has no category besides {found}; there is no rest to compare with"
+            )
+        return cls(condition_key, treatments, str(reference), against_rest, list(covariate_keys))
+
+    def contrast(self, treatment: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Numerator and denominator."""
+        fixed = dict.fromkeys(self.covariate_keys, OWN)
+        bottom = Rest(treatment) if self.against_rest else self.reference
+        return {self.condition_key: treatment, **fixed}, {self.condition_key: bottom, **fixed}
+
+    def compared(self, labels: pd.Series, treatment: str) -> np.ndarray:
+        """Which cells a comparison is about."""
+        others = labels.unique() if self.against_rest else [self.reference]
+        return labels.isin([treatment, *others]).to_numpy()
+
+    def sides(self, labels: pd.Series, treatment: str) -> pd.Series:
+        """Labels of two values, the treatment and the reference."""
+        return labels.where(labels == treatment, self.reference)
+
+
+def cells_of(
+    adata: AnnData, question: Question, use_rep: str, sample_key: str | None, settings: FitSettings
+) -> AnnData:
+    """Check the input; the cells that take part, with nothing but what the model and the tests need."""
+    if question.against_rest and settings.model_kwargs.get("parametrization", "potential") != "potential":
+        raise ValueError("reference='rest' needs parametrization='potential', whose marginals are exact")
+    check_unique_names(adata)
+    x = check_embedding(adata, use_rep)
+    key = question.condition_key
+    labels = check_groups(adata, key, [])
+    names = labels.dropna() if question.against_rest else [*question.treatments, question.reference]
+    rows = labels.isin(names).to_numpy()
+    used = AnnData(obs=pd.DataFrame({key: labels[rows]}), obsm={use_rep: x[rows]})
+    further = [*question.covariate_keys, *([] if sample_key is None else [sample_key])]
+    if len({key, *further}) <= len(further):
+        raise ValueError(f"condition_key, covariate_keys and sample_key name a column twice: {[key, *further]}")
+    for name in further:
+        check_groups(adata, name, [])
+        column = adata.obs[name][rows]
+        used.obs[name] = column.astype(str).where(column.notna())
+        check_categories(used, name)
+    if question.covariate_keys:
+        _check_overlap(used.obs[[key, *question.covariate_keys]], question)
+    return used
+
+
+def _check_overlap(obs: pd.DataFrame, question: Question) -> None:
+    """Refuse covariates within which there is nothing to compare a cell with."""
+    counts = obs.value_counts().unstack(question.condition_key, fill_value=0)
+    for treatment in question.treatments:
+        others = counts.drop(columns=treatment).sum(axis=1) if question.against_rest else counts[question.reference]
+        compared = counts[treatment] + others > 0
+        alone = counts.index[compared & ((counts[treatment] == 0) | (others == 0))]
+        if len(alone):
+            raise ValueError(
+                f"covariate_keys={question.covariate_keys}: cells with the labels {list(alone)[:5]} are all of "
+                f"{treatment!r} or all of {question.reference!r}, so that there is nothing to compare them with; "
+                "leave these cells or this covariate out"
+            )
