@@ -13,9 +13,9 @@ TREATMENT ?=
 REFERENCE ?=
 REP ?= X_pca
 
-.PHONY: help setup test lint typecheck docs docs-setup demo bench-speed tutorials clean
+.PHONY: help setup test lint typecheck docs docs-setup demo bench-speed bench-analyses bench-stats tutorials clean
 help:
-	@echo "make demo | test | lint | typecheck | bench-speed | docs | tutorials | clean"
+	@echo "make demo | test | lint | typecheck | bench-speed | bench-analyses | bench-stats | docs | tutorials | clean"
 
 setup: $(VENV)/.installed-$(EXTRAS)
 
@@ -43,6 +43,13 @@ demo: setup
 # BENCH_ARGS=--quick for a run of a minute.
 bench-speed: setup
 	$(BIN)/python benchmarks/speed.py $(BENCH_ARGS)
+
+# The analyses on real cells, an hour or so; the folder of the data is SCRATIO_DATA. BENCH_ARGS=sachs for one of them.
+bench-analyses: setup
+	$(BIN)/python benchmarks/analyses.py $(BENCH_ARGS)
+
+bench-stats: setup
+	$(BIN)/python benchmarks/significance.py $(BENCH_ARGS)
 
 docs:
 	$(MAKE) setup EXTRAS=docs
