@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from pathlib import Path
 from types import ModuleType
@@ -10,15 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-RESEARCH = Path(__file__).parents[1] / "benchmarks" / "_research.py"
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture
 def research() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("research", RESEARCH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("_research")
 
 
 def diagonal(make_analytic):
@@ -46,3 +51,18 @@ def test_a_solver_that_does_not_arrive_is_given_up(research, make_analytic, code
     )
     assert found.isnan().all()
     assert 0.0 < budget.progress < 1.0
+
+
+def test_the_divergence_of_two_gaussians_has_no_bias():
+    rng, found = np.random.default_rng(0), []
+    for _ in range(400):
+        x = rng.normal(size=(100, 10))
+        x[:50, 0] += 1.0
+        found.append(load_once().gaussian_divergence(x, np.arange(100) < 50))
+    # 1 / 2, within three standard errors of the mean.
+    assert abs(np.mean(found) - 0.5) < 3.0 * np.std(found) / 20.0
+
+
+@functools.cache
+def load_once() -> ModuleType:
+    return load("analyses")

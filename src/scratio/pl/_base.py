@@ -63,8 +63,8 @@ def stored_result(adata: AnnData, key: str, table: str, tool: str) -> Mapping[st
 
 def heat_map(matrix: pd.DataFrame, ax: Axes, *, label: str, signed: bool, limit: float | None = None, **kwargs) -> Axes:
     """Matrix with its values; signed ones on a diverging scale centred at 0, what is missing in grey."""
+    limit = limit or float(np.nanmax(np.abs(matrix.to_numpy()))) or 1.0
     if signed:
-        limit = limit or float(np.nanmax(np.abs(matrix.to_numpy()))) or 1.0
         colours: dict[str, Any] = {"cmap": DIVERGING, "vmin": -limit, "vmax": limit}
     else:
         colours = {"cmap": SEQUENTIAL, "vmin": 0.0, "vmax": limit}
