@@ -191,6 +191,16 @@ def test_one_sample_of_a_condition_is_refused_before_training(unchanged):
         score(adata)
 
 
+def test_a_site_of_its_own_for_each_sample_is_refused_before_training(unchanged):
+    adata = cohort(0.0, n_cells=40)
+    adata.obs["site"] = "site of " + adata.obs["donor"]
+    message = r"covariate_keys=\['site'\]: cells with the labels"
+    with unchanged(adata), pytest.raises(ValueError, match=message):
+        score(adata, covariate_keys=["site"])
+    with pytest.raises(ValueError, match=r"covariate_keys=\['site'\] across the samples of obs\['donor'\]: 12 samples"):
+        samples_of(adata.obs, "donor", "group", "case", "control", ["site"])
+
+
 def test_the_log_abundance_counts_the_nearest_cells():
     rng = np.random.default_rng(0)
     x, codes = rng.normal(size=(500, 2)), rng.integers(-1, 3, size=500)

@@ -11,7 +11,7 @@ from scratio.stats._mixtures import (
     shared_mixture,
 )
 from scratio.stats._regions import log_abundance, regions
-from scratio.stats._replicates import SampleTest, compare_pairs, compare_samples, weighted_fdr
+from scratio.stats._replicates import SampleTest, compare_pairs, compare_samples, group_contrast, weighted_fdr
 from scratio.stats._scaling import local_scale
 from scratio.stats._shrinkage import (
     Shrinkage,
@@ -34,6 +34,7 @@ __all__ = [
     "compare_pairs",
     "compare_samples",
     "disjoint_parts",
+    "group_contrast",
     "held_out_log_odds",
     "held_out_share",
     "held_out_shrinkage",

@@ -59,6 +59,9 @@ def log_abundance(x: np.ndarray, region: np.ndarray, codes: np.ndarray) -> np.nd
     sums = np.stack([np.bincount(region, weights=column, minlength=n_regions) for column in x.T], axis=1)
     centres = sums / np.bincount(region)[:, None]
     near = codes[NearestNeighbors(n_neighbors=scales[-1]).fit(x).kneighbors(centres, return_distance=False)]
-    is_own = near == np.arange(n_samples)[:, None, None]
+    counts = np.empty((len(scales), n_samples, n_regions))
+    for sample in range(n_samples):
+        is_own = near == sample
+        counts[:, sample] = [is_own[:, :k].sum(1) for k in scales]
     sizes = np.bincount(codes[codes >= 0], minlength=n_samples)[:, None]
-    return np.stack([np.log((is_own[..., :k].sum(-1) + 0.5) / (sizes + 0.5)) for k in scales])
+    return np.log((counts + 0.5) / (sizes + 0.5))

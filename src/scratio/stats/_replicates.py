@@ -78,15 +78,8 @@ def compare_samples(
     """
     values = np.asarray(values, dtype=float).reshape(-1, *values.shape[-2:])
     n_samples = values.shape[1]
-    design = np.ones((n_samples, 1)) if nuisance is None else np.column_stack([np.ones(n_samples), nuisance])
-    basis = _orthonormal(design)
-    group = is_treatment.astype(float)
-    group -= basis @ (basis.T @ group)
+    basis, group = group_contrast(is_treatment, nuisance)
     size, df = float(group @ group), n_samples - basis.shape[1] - 1
-    if size < TIE:
-        raise ValueError("the groups cannot be told apart from the covariates, or one of them has no samples")
-    if df < 1:
-        raise ValueError(f"{n_samples} samples leave no degree of freedom for {basis.shape[1] + 1} coefficients")
     residual = values - basis @ (basis.T @ values)
     total = (residual**2).sum(1)
 
@@ -100,6 +93,31 @@ def compare_samples(
     if orders is None:
         orders = _random_orders(n_samples, rng, max_arrangements)
     return _test(statistic, orders, values.size)
+
+
+def group_contrast(is_treatment: np.ndarray, nuisance: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Orthonormal basis of intercept and covariates, and the group without what they explain.
+
+    Parameters
+    ----------
+    is_treatment, nuisance
+        As in :func:`compare_samples`.
+
+    Raises
+    ------
+    ValueError
+        As in :func:`compare_samples`.
+    """
+    n_samples = len(is_treatment)
+    design = np.ones((n_samples, 1)) if nuisance is None else np.column_stack([np.ones(n_samples), nuisance])
+    basis = _orthonormal(design)
+    group = is_treatment.astype(float)
+    group -= basis @ (basis.T @ group)
+    if n_samples - basis.shape[1] < 2:
+        raise ValueError(f"{n_samples} samples leave no degree of freedom for {basis.shape[1] + 1} coefficients")
+    if group @ group < TIE:
+        raise ValueError("the groups cannot be told apart from the covariates, or one of them has no samples")
+    return basis, group
 
 
 def compare_pairs(

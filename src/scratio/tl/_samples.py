@@ -9,7 +9,15 @@ import numpy as np
 import pandas as pd
 
 from scratio._seed import child_seed
-from scratio.stats import SampleTest, compare_pairs, compare_samples, log_abundance, regions, weighted_fdr
+from scratio.stats import (
+    SampleTest,
+    compare_pairs,
+    compare_samples,
+    group_contrast,
+    log_abundance,
+    regions,
+    weighted_fdr,
+)
 from scratio.tl._question import Question
 
 ENOUGH = 4
@@ -74,7 +82,7 @@ def samples_of(
     Raises
     ------
     ValueError
-        If a group has fewer than 2 samples.
+        If a group has fewer than 2 samples, or cannot be told from the covariates of the samples.
     """
     counts = pd.crosstab(obs[key], obs[condition_key])
     has = {name: counts[name] > 0 for name in (treatment, reference)}
@@ -97,6 +105,11 @@ def samples_of(
             f"a test across samples needs at least 2 samples of each condition, or 2 with both; obs[{key!r}] has "
             f"{dict(list(groups.items())[:5])}. Without sample_key there is no p-value: cells are not replicates"
         )
+    if found.is_treatment is not None:
+        try:
+            group_contrast(found.is_treatment, found.nuisance)
+        except ValueError as error:
+            raise ValueError(f"covariate_keys={covariate_keys} across the samples of obs[{key!r}]: {error}") from None
     if found.smallest_group < ENOUGH:
         warnings.warn(
             f"{found.smallest_group} samples of a group are too few for q-values: no arrangement of so few labels is "
