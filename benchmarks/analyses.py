@@ -161,8 +161,10 @@ ANALYSES = {"synovium": synovium, "sachs": sachs, "glioblastoma": glioblastoma, 
 def main() -> None:
     """Run the analyses that are named, or all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", choices=[*ANALYSES, []])
+    parser.add_argument("names", nargs="*", metavar="name", help=f"one or more of {', '.join(ANALYSES)}")
     names = parser.parse_args().names or list(ANALYSES)
+    if unknown := set(names) - set(ANALYSES):
+        parser.error(f"no such analysis: {', '.join(sorted(unknown))}; there are {', '.join(ANALYSES)}")
     folder = Path(os.environ.get("SCRATIO_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
     RESULTS.mkdir(exist_ok=True)
     for name in names:

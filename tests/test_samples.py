@@ -81,9 +81,13 @@ def test_a_difference_within_donors_is_found_by_flipped_signs():
 
 
 def test_every_cell_has_the_values_of_its_region(planted):
-    pairs = planted.obs[["da_pvalue", "da_qvalue"]].drop_duplicates()
-    assert 1 < len(pairs) <= len(planted.uns["da"]["regions"])
-    assert planted.obs[["da_pvalue", "da_qvalue"]].notna().all(axis=None)
+    table = planted.uns["da"]["regions"].set_index("region")
+    assert len(table) == 24  # 1,200 cells
+    own = table.loc[planted.obs["da_region"].astype(str)]
+    for name in ("pvalue", "qvalue"):
+        np.testing.assert_array_equal(planted.obs[f"da_{name}"], own[name])
+    sizes = planted.obs["da_region"].value_counts()
+    np.testing.assert_array_equal(sizes[table.index], table["n_cells"])
 
 
 # --- error rates ---------------------------------------------------------------------------------------------------
@@ -181,6 +185,9 @@ def test_several_treatments_are_tested_each(tmp_path):
     is_planted = (adata.obs["kind"] == 0).to_numpy()
     assert (tables["case"][is_planted & (adata.obs["group"] != "other").to_numpy()] < 0.1).mean() > 0.7
     assert tables["case"][(adata.obs["group"] == "other").to_numpy()].isna().all()
+    table = adata.uns["da"]["regions"].query("treatment == 'case'").set_index("region")
+    cells = tables["case"].notna().to_numpy()
+    np.testing.assert_array_equal(tables["case"][cells], table.loc[adata.obs["da_region"][cells].astype(str), "qvalue"])
     assert (adata.uns["da"]["samples"]["treatment"] == "other").sum() == 12
     adata.write_h5ad(tmp_path / "cells.h5ad")
 

@@ -123,10 +123,8 @@ class PotentialNetwork(FlowNetwork):
         self.classifier_embedding = CoordinateEmbedding(n_members, n_embed, 0, generator)
         self.marginal_embedding = CoordinateEmbedding(n_members, n_embed, 0, generator)
         self.basis = None
-        n_categories = [int(codes.max()) + 1 for codes in combinations.T]
-        # Where one key says all, as the sample does of its condition, there is nothing that combinations could share.
-        is_nested = len(combinations) <= max(n_categories, default=1)
-        if values.shape[1] or (len(combinations) > MAX_JOINT and not is_nested):
+        if values.shape[1] or (combinations.shape[1] > 1 and len(combinations) > MAX_JOINT):
+            n_categories = [int(codes.max()) + 1 for codes in combinations.T]
             levels = [torch.unique(column) for column in values.T]
             self.basis = FactorisedBasis(n_members, n_categories, levels, generator)
         n_outputs = len(combinations) if self.basis is None else self.basis.n_features

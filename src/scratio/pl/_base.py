@@ -68,7 +68,8 @@ def heat_map(matrix: pd.DataFrame, ax: Axes, *, label: str, signed: bool, limit:
         colours: dict[str, Any] = {"cmap": DIVERGING, "vmin": -limit, "vmax": limit}
     else:
         colours = {"cmap": SEQUENTIAL, "vmin": 0.0, "vmax": limit}
-    sns.heatmap(matrix, ax=ax, **{"annot": True, "linewidths": 0.5, "cbar_kws": {"label": label}, **colours, **kwargs})
+    bar = {"label": label, **kwargs.pop("cbar_kws", {})}
+    sns.heatmap(matrix, ax=ax, **{"annot": True, "linewidths": 0.5, "cbar_kws": bar, **colours, **kwargs})
     ax.set_facecolor(UNSUPPORTED)
     ax.tick_params(axis="y", rotation=0)
     plt.setp(ax.get_xticklabels(), rotation=45, ha="right", rotation_mode="anchor")

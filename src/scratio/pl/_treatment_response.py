@@ -78,10 +78,10 @@ def treatment_response(
     style = {
         "annot": shown.shape[1] <= ANNOTATED,
         "fmt": ".1f",
-        "cbar_kws": {"label": f"mean {LABEL}", "pad": 0.04 if trees[0] is None else TREE + 0.06},
+        "cbar_kws": {"pad": 0.04 if trees[0] is None else TREE + 0.06},
         **kwargs,
     }
-    heat_map(shown, ax, label=LABEL, signed=True, limit=vmax, **style)
+    heat_map(shown, ax, label=f"mean {LABEL}", signed=True, limit=vmax, **style)
     ax.set(xlabel="", ylabel="")
     if trees[0] is not None:
         side = ax.inset_axes((1.02, 0.0, TREE, 1.0))

@@ -76,7 +76,7 @@ def compare_samples(
     ValueError
         If a group is empty, the group cannot be told from the covariates, or no residual degree of freedom is left.
     """
-    values = np.asarray(values, dtype=float).reshape(-1, *values.shape[-2:])
+    values = values.reshape(-1, *values.shape[-2:])
     n_samples = values.shape[1]
     basis, group = group_contrast(is_treatment, nuisance)
     size, df = float(group @ group), n_samples - basis.shape[1] - 1
@@ -137,7 +137,7 @@ def compare_pairs(
     ValueError
         If there are fewer than 2 samples.
     """
-    differences = np.asarray(differences, dtype=float).reshape(-1, *differences.shape[-2:])
+    differences = differences.reshape(-1, *differences.shape[-2:])
     n_samples = differences.shape[1]
     if n_samples < 2:
         raise ValueError(f"a test across samples needs at least 2 pairs, got {n_samples}")
@@ -160,8 +160,7 @@ def weighted_fdr(pvalues: np.ndarray, weights: np.ndarray | None = None) -> np.n
     r"""Benjamini-Hochberg q-values with a weight for each hypothesis.
 
     Hypotheses count by their weights, as in the spatial false discovery rate of Milo (Dann et al. 2022,
-    doi 10.1038/s41587-021-01033-z): with :math:`w = 1` divided by the size of a neighbourhood's region, regions that
-    are covered by many neighbourhoods do not count more than others.
+    doi 10.1038/s41587-021-01033-z). With the numbers of cells of regions as weights it is the rate among cells.
 
     Parameters
     ----------

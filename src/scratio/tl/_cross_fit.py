@@ -13,6 +13,7 @@ from anndata import AnnData
 from scratio.model import ScRatio
 from scratio.model._methods import METHODS
 from scratio.model._schema import ConditionDict
+from scratio.stats import mean_and_error
 
 
 @dataclass(frozen=True)
@@ -87,3 +88,12 @@ def of_own(table: pd.DataFrame, own: pd.Series) -> np.ndarray:
     place = table.columns.get_indexer(pd.Index(own))
     found = table.to_numpy()[np.arange(len(table)), place]
     return np.where(place < 0, False if found.dtype == bool else np.nan, found)
+
+
+def means_by_side(values: np.ndarray, errors: np.ndarray, sides: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Numbers of cells, mean log ratios and their standard errors of the two sides of a comparison, by their names."""
+    found: dict[str, Any] = {}
+    for name, cells in sides.items():
+        mean, error = mean_and_error(values[cells], errors[cells])
+        found |= {f"n_{name}": int(cells.sum()), f"mean_{name}": mean, f"standard_error_{name}": error}
+    return found

@@ -11,8 +11,8 @@ from anndata import AnnData
 from pandas.api.types import is_bool_dtype, is_list_like
 
 from scratio.model import ScRatio
-from scratio.stats import mean_and_error, overlap_support
-from scratio.tl._cross_fit import FitSettings, fit_model, of_own, score, with_columns
+from scratio.stats import overlap_support
+from scratio.tl._cross_fit import FitSettings, fit_model, means_by_side, of_own, score, with_columns
 from scratio.tl._question import Question, cells_of
 from scratio.tl._samples import Samples, assign_regions, compare, region_table, samples_of_all, samples_table
 from scratio.tl._write import check_key_added, record
@@ -95,6 +95,8 @@ def differential_abundance(
     ``obs[key_added + "_pvalue"]``, ``obs[key_added + "_qvalue"]``
         With ``sample_key``: two-sided p-value of the cell's region, and its false discovery rate, that is the expected
         share of cells called wrongly if all cells of this q-value or less are called. NaN with fewer than 4 samples.
+    ``obs[key_added + "_region"]``
+        With ``sample_key``: the cell's region, of about 50 similar cells.
     ``obsm[key_added + "_log_ratio"]``, ``..._std``, ``..._support``
         For a list of treatments, or None: a column of the above for each treatment. ``obs`` then has the cell's own
         treatment's, and NaN for cells of the reference.
@@ -136,15 +138,20 @@ def differential_abundance(
     samples = {} if sample_key is None else samples_of_all(used.obs, question, sample_key)
     is_table = treatment is None or is_list_like(treatment)
     columns = {name: f"{key_added}_{name}" for name in (*RESULTS, *(TESTED if samples else ()))}
-    check_key_added(adata, key_added, [*columns.values()], obsm=[*columns.values()] if is_table else [])
+    region_column = [f"{key_added}_region"] if samples else []
+    check_key_added(adata, key_added, [*columns.values(), *region_column], obsm=[*columns.values()] if is_table else [])
     model = fit_model(used, [condition_key, *covariate_keys], use_rep, settings)
     results = _score(model, used, question, settings)
     further = {"table": _table(results, used.obs[condition_key], question)}
     if samples:
-        tested, further["regions"] = _test(model, used, question, samples, settings)
+        region = assign_regions(model.embedding(used), settings.random_state)
+        tested, further["regions"] = _test(model, used, region, question, samples, settings)
         results, further["samples"] = {**results, **tested}, samples_table(samples)
 
     target = adata.copy() if copy else adata
+    if samples:
+        names = pd.Series(region.astype(str), index=used.obs_names, dtype="category")
+        target.obs[region_column[0]] = names.reindex(target.obs_names)
     _write(target, used, {columns[name]: table for name, table in results.items()}, question, is_table)
     params = {
         "condition_key": condition_key,
@@ -173,18 +180,22 @@ def _score(model: ScRatio, used: AnnData, question: Question, settings: FitSetti
 
 
 def _test(
-    model: ScRatio, used: AnnData, question: Question, samples: dict[str, Samples], settings: FitSettings
+    model: ScRatio,
+    used: AnnData,
+    regions: np.ndarray,
+    question: Question,
+    samples: dict[str, Samples],
+    settings: FitSettings,
 ) -> tuple[Tables, pd.DataFrame]:
     """p- and q-values, cells by treatments, each those of the cell's region; the table of the regions."""
     labels, x = used.obs[question.condition_key], model.embedding(used)
-    all_regions = assign_regions(x, settings.random_state)
     results, tables = {name: _empty(used, question) for name in TESTED}, []
     for place, treatment in enumerate(question.treatments):
         rows = np.flatnonzero(question.compared(labels, treatment))
-        region = np.unique(all_regions[rows], return_inverse=True)[1]
+        names, region = np.unique(regions[rows], return_inverse=True)
         sides = question.sides(labels, treatment).iloc[rows]
         test = compare(x[rows], region, used.obs.iloc[rows], samples[treatment], sides, settings.random_state)
-        table = region_table(test, region, samples[treatment])
+        table = region_table(test, names.astype(str), region, samples[treatment])
         for name in TESTED:
             results[name].iloc[rows, place] = table[name].to_numpy()[region]
         tables.append(table.assign(treatment=treatment))
@@ -213,9 +224,7 @@ def _table(results: Tables, labels: pd.Series, question: Question) -> pd.DataFra
     for treatment in question.treatments:
         row: dict[str, Any] = {"treatment": treatment, "reference": question.reference}
         compared, is_treatment = question.compared(labels, treatment), (labels == treatment).to_numpy()
-        for name, cells in (("treatment", is_treatment), ("reference", compared & ~is_treatment)):
-            found = mean_and_error(values.loc[cells, treatment].to_numpy(), errors.loc[cells, treatment].to_numpy())
-            row[f"n_{name}"] = int(cells.sum())
-            row[f"mean_{name}"], row[f"standard_error_{name}"] = found
+        sides = {"treatment": is_treatment, "reference": compared & ~is_treatment}
+        row |= means_by_side(values[treatment].to_numpy(), errors[treatment].to_numpy(), sides)
         rows.append({**row, "supported_fraction": float(support.loc[compared, treatment].mean())})
     return pd.DataFrame(rows)

@@ -175,13 +175,13 @@ def samples_table(samples: dict[str, Samples]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def region_table(test: SampleTest, region: np.ndarray, samples: Samples) -> pd.DataFrame:
-    """A row for every region; q-values count regions by their cells."""
+def region_table(test: SampleTest, names: np.ndarray, region: np.ndarray, samples: Samples) -> pd.DataFrame:
+    """A row for every region, under its name; q-values count regions by their cells."""
     cells = np.bincount(region)
     enough = samples.smallest_group >= ENOUGH
     return pd.DataFrame(
         {
-            "region": np.arange(len(cells)),
+            "region": names,
             "n_cells": cells,
             "effect": test.effect,
             "standard_error": test.standard_error,

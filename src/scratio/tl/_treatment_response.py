@@ -11,8 +11,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 
 from scratio.model import OWN, ScRatio
 from scratio.model._check import check_categories, check_embedding, check_unique_names
-from scratio.stats import mean_and_error
-from scratio.tl._cross_fit import FitSettings, fit_model, of_own, score, with_columns
+from scratio.tl._cross_fit import FitSettings, fit_model, means_by_side, of_own, score, with_columns
 from scratio.tl._write import check_key_added, record
 
 
@@ -209,10 +208,9 @@ def _table(
     rows = []
     for donor, treatment in pairs:
         row: dict[str, Any] = {"donor": donor, "treatment": treatment}
-        for name, label in (("treated", treatment), ("reference", reference)):
-            cells = (obs[donor_key] == donor) & (obs[treatment_key] == label)
-            found = mean_and_error(values.loc[cells, treatment].to_numpy(), errors.loc[cells, treatment].to_numpy())
-            row[f"n_{name}"] = int(cells.sum())
-            row[f"mean_{name}"], row[f"standard_error_{name}"] = found
-        rows.append(row)
+        sides = {
+            name: ((obs[donor_key] == donor) & (obs[treatment_key] == label)).to_numpy()
+            for name, label in (("treated", treatment), ("reference", reference))
+        }
+        rows.append(row | means_by_side(values[treatment].to_numpy(), errors[treatment].to_numpy(), sides))
     return pd.DataFrame(rows)
