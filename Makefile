@@ -48,8 +48,10 @@ bench-speed: setup
 bench-analyses: setup
 	$(BIN)/python benchmarks/analyses.py $(BENCH_ARGS)
 
+# Error rates and power of the tests across samples, and coverage of the standard errors.
 bench-stats: setup
 	$(BIN)/python benchmarks/significance.py $(BENCH_ARGS)
+	$(BIN)/python benchmarks/standard_errors.py $(BENCH_ARGS)
 
 docs:
 	$(MAKE) setup EXTRAS=docs

@@ -26,6 +26,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import scratio
+from scratio.stats import compare_samples, local_scale, log_abundance, weighted_fdr
 
 RESULTS = Path(__file__).parent / "results"
 FILES = {
@@ -33,7 +34,9 @@ FILES = {
     "sachs": "sachs2005_flow.h5ad",
     "glioblastoma": "zhao2021_gbm_panobinostat.h5ad",
     "interferon": "kang2018_pbmc_ifnb_counts2k.h5ad",
+    "melanoma": "sadefeldman2018_melanoma_icb.h5ad",
 }
+N_PERMUTATIONS, FDR = 200, 0.1
 INTERFERON = ("ISG15", "IFI6", "ISG20", "LY6E", "IFIT1", "IFIT2", "IFIT3", "MX1", "IFITM3", "IRF7", "CXCL10", "TNFSF10")
 
 
@@ -155,7 +158,55 @@ def interferon(adata: ad.AnnData) -> dict[str, pd.DataFrame]:
     return {"interferon": table}
 
 
-ANALYSES = {"synovium": synovium, "sachs": sachs, "glioblastoma": glioblastoma, "interferon": interferon}
+def melanoma(adata: ad.AnnData) -> dict[str, pd.DataFrame]:
+    """Responders and non-responders with patients as replicates, and with labels permuted across patients."""
+    adata.obs["response"] = adata.obs["condition"].map({"R": "responder", "NR": "non-responder"}).astype(str)
+    question = {"condition_key": "response", "treatment": "responder", "reference": "non-responder"}
+    scratio.tl.differential_abundance(adata, **question, sample_key="patient")
+    result = adata.uns["da"]
+    figure, axes = plt.subplots(1, 3, figsize=(14, 4.8), layout="constrained")
+    scratio.pl.calibration(adata, ax=axes[0])
+    scratio.pl.embedding(adata, basis="X_tsne", ax=axes[1])
+    smallest, found = [], []
+    patients = result["samples"]
+    is_treatment = (patients["group"] == "treatment").to_numpy()
+    used = adata[adata.obs["patient"].astype(str).isin(patients["sample"])].copy()
+    sample, place = used.obs["patient"].astype(str), used.obs["da_neighborhood"].astype(str)
+    names, neighborhood = np.unique(place, return_inverse=True)
+    codes = pd.Categorical(sample, categories=list(patients["sample"])).codes.astype(int)
+    x = used.obsm["X_pca"] / local_scale(used.obsm["X_pca"], np.random.default_rng(0))
+    values, cells = log_abundance(x, neighborhood, codes), np.bincount(neighborhood)
+    for seed in range(N_PERMUTATIONS + 1):
+        rng = np.random.default_rng(seed)
+        labels = rng.permutation(is_treatment) if seed else is_treatment
+        test = compare_samples(values, labels, rng, weights=cells, max_arrangements=2_000)
+        smallest.append(test.familywise_pvalue.min())
+        found.append(int(cells[weighted_fdr(test.pooled_pvalue, cells) < FDR].sum()))
+    axes[2].hist(found[1:], bins=20, color="#999999", label="labels permuted across patients")
+    axes[2].axvline(found[0], color="#d55e00", label="as they are")
+    axes[2].set(xlabel=f"cells with q < {FDR}", ylabel="permutations")
+    axes[2].legend(frameon=False)
+    figure.savefig(RESULTS / "melanoma.png", dpi=150)
+    table = result["diagnostics"].assign(
+        n_samples_treatment=int(is_treatment.sum()),
+        n_samples_reference=int((~is_treatment).sum()),
+        cells_found=int((adata.obs["da_qvalue"] < FDR).sum()),
+        cells_found_here=found[0],
+        smallest_familywise_pvalue=result["neighborhoods"]["familywise_pvalue"].min(),
+        permutations_with_cells_found=np.mean(np.array(found[1:]) > 0),
+        permutations_with_as_many=np.mean(np.array(found[1:]) >= found[0]),
+        permutations_with_as_small_a_pvalue=np.mean(np.array(smallest[1:]) <= smallest[0]),
+    )
+    return {"melanoma": table}
+
+
+ANALYSES = {
+    "synovium": synovium,
+    "sachs": sachs,
+    "glioblastoma": glioblastoma,
+    "interferon": interferon,
+    "melanoma": melanoma,
+}
 
 
 def main() -> None:

@@ -5,22 +5,27 @@
 
 Six donors against six with 300 cells each: ten types in ten dimensions, in shares of each donor's own (log-normal, .3),
 moved by a batch effect of each donor's own (.1 or .3 of the standard deviation of a type, in every dimension). With the
-effect the first type, a tenth of the cells, is e times as frequent in cases. No network takes part: the test counts
-cells. Beside it are the same test on k-means clusters, and the one that takes cells for replicates.
+effect the log ratio of cases to controls is 1 in the first type, a tenth of the cells. No network takes part: the test
+counts cells. Beside it are the same test on k-means clusters, the one that takes cells for replicates and, where pertpy
+and pydeseq2 are installed, Milo (pertpy's port of miloR, tested by DESeq2's negative binomial model).
 """
 
 from __future__ import annotations
 
 import argparse
+from contextlib import redirect_stderr, redirect_stdout
+from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 
 import anndata as ad
 import numpy as np
 import pandas as pd
+from scipy.spatial.distance import cdist
 from scipy.stats import false_discovery_control, fisher_exact, ttest_ind
 from sklearn.cluster import KMeans
 
-from scratio.stats import regions, weighted_fdr
+from scratio.stats import neighborhoods, weighted_fdr
 from scratio.tl._samples import compare, samples_of
 
 RESULTS = Path(__file__).parent / "results"
@@ -28,14 +33,22 @@ N_DONORS, N_CELLS, N_TYPES, N_DIMS = 12, 300, 10, 10
 LEVEL, FDR = 0.05, 0.1
 
 
+def log_odds_of(effect: float) -> float:
+    """Difference of the log odds of a share between cases and controls, for a log ratio and a mean share of a tenth."""
+    share = 2.0 / N_TYPES / (1.0 + np.exp(-effect * np.array([1.0, -1.0])))
+    odds = np.log(share / (1.0 - share))
+    return float(odds[0] - odds[1])
+
+
 def cohort(seed: int, effect: float, batch: float, spread: float = 0.3) -> ad.AnnData:
     """Cells of all donors, the first half of which are cases."""
     rng = np.random.default_rng(seed)
     centres, parts, obs = rng.normal(0.0, 2.0, size=(N_TYPES, N_DIMS)), [], []
+    log_odds = log_odds_of(effect)
     for donor in range(N_DONORS):
         is_case = donor < N_DONORS // 2
         log_share = rng.normal(0.0, spread, size=N_TYPES)
-        log_share[0] += effect * (0.5 if is_case else -0.5)
+        log_share[0] += log_odds * (0.5 if is_case else -0.5)
         kind = rng.choice(N_TYPES, size=N_CELLS, p=np.exp(log_share) / np.exp(log_share).sum())
         parts.append(centres[kind] + rng.normal(0.0, batch, size=N_DIMS) + rng.normal(size=(N_CELLS, N_DIMS)))
         obs.append(pd.DataFrame({"donor": f"d{donor:02d}", "group": "case" if is_case else "control", "kind": kind}))
@@ -47,10 +60,10 @@ def cohort(seed: int, effect: float, batch: float, spread: float = 0.3) -> ad.An
 def by_samples(adata: ad.AnnData, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """p- and q-values of every cell by scratio's test."""
     x, obs = adata.obsm["X_pca"], adata.obs
-    region = regions(x, seed)
+    neighborhood = neighborhoods(x, seed)
     samples = samples_of(obs, "donor", "group", "case", "control", [])
-    pvalues = compare(x, region, obs, samples, obs["group"], seed).pvalue
-    return pvalues[region], weighted_fdr(pvalues, np.bincount(region))[region]
+    test = compare(x, neighborhood, obs, samples, obs["group"], seed)
+    return test.pvalue[neighborhood], weighted_fdr(test.pooled_pvalue, np.bincount(neighborhood))[neighborhood]
 
 
 def by_clusters(adata: ad.AnnData, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -63,16 +76,43 @@ def by_clusters(adata: ad.AnnData, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def by_cells(adata: ad.AnnData, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The same with cells as replicates, by Fisher's exact test in every region."""
-    region = regions(adata.obsm["X_pca"], seed)
+    """The same with cells as replicates, by Fisher's exact test in every neighbourhood."""
+    neighborhood = neighborhoods(adata.obsm["X_pca"], seed)
     is_case = (adata.obs["group"] == "case").to_numpy()
-    inside = np.stack([np.bincount(region[side]) for side in (is_case, ~is_case)])
+    inside = np.stack([np.bincount(neighborhood[side]) for side in (is_case, ~is_case)])
     tables = [np.stack([here, inside.sum(1) - here]) for here in inside.T]
     pvalues = np.array([fisher_exact(table).pvalue for table in tables])
-    return pvalues[region], false_discovery_control(pvalues)[region]
+    return pvalues[neighborhood], false_discovery_control(pvalues)[neighborhood]
 
 
-METHODS = {"samples (scratio)": by_samples, "samples, 20 clusters": by_clusters, "cells as replicates": by_cells}
+def by_milo(adata: ad.AnnData, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Milo with k neighbours: a cell has the values of the nearest index cell whose neighbourhood it is in."""
+    import pertpy
+    import scanpy as sc
+
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        sc.pp.neighbors(adata, n_neighbors=k, use_rep="X_pca", transformer="sklearn")
+        milo = pertpy.tl.Milo()
+        milo.make_nhoods(adata, prop=0.1, seed=0)
+        counts = milo.count_nhoods(milo.load(adata), sample_col="donor")
+        milo.da_nhoods(counts, design="~group", solver="pydeseq2")
+    table, x = counts["milo"].var, adata.obsm["X_pca"]
+    index = x[adata.obs_names.get_indexer(table["index_cell"])]
+    member = counts["rna"].obsm["nhoods"].toarray() > 0
+    nearest = np.where(member, cdist(x, index), np.inf).argmin(1)
+    is_inside = member.any(1)
+    values = (np.where(is_inside, table[name].to_numpy()[nearest], 1.0) for name in ("PValue", "SpatialFDR"))
+    pvalues, qvalues = (np.nan_to_num(part, nan=1.0) for part in values)
+    return pvalues, qvalues
+
+
+METHODS = {
+    "samples (scratio)": by_samples,
+    "samples, 20 clusters": by_clusters,
+    "cells as replicates": by_cells,
+}
+if find_spec("pertpy") and find_spec("pydeseq2"):
+    METHODS |= {f"Milo, k={k}": lambda adata, seed, k=k: by_milo(adata, k) for k in (30, 100)}
 
 
 def measure(effect: float, batch: float, n_cohorts: int) -> list[dict]:

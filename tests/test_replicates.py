@@ -135,6 +135,22 @@ def test_the_adjusted_effect_is_that_of_least_squares():
     np.testing.assert_allclose(found.effect, expected)
 
 
+def test_pooled_pvalues_rank_a_place_among_the_arrangements_of_all_places():
+    rng = np.random.default_rng(3)
+    values, weights = rng.normal(size=(6, 7)) * np.linspace(0.5, 2.0, 7), np.arange(1.0, 8.0)
+    groups = np.arange(6) < 3
+    found = compare_samples(values, groups, rng, weights=weights)
+    statistics = []
+    for chosen in combinations(range(6), 3):
+        other = compare_samples(values, np.isin(np.arange(6), chosen), rng)
+        statistics.append(np.abs(other.effect) / other.standard_error)
+    observed = np.abs(found.effect) / found.standard_error
+    expected = [np.average(np.array(statistics) >= t - 1e-9, axis=1, weights=weights).mean() for t in observed]
+    np.testing.assert_allclose(found.pooled_pvalue, expected)
+    alone = compare_samples(values[:, :1], groups, rng)
+    np.testing.assert_allclose(alone.pooled_pvalue, alone.pvalue)
+
+
 def test_a_shift_of_the_group_is_found_at_the_smallest_possible_pvalue():
     rng = np.random.default_rng(6)
     values = rng.normal(size=(12, 50))

@@ -10,7 +10,7 @@ from anndata import AnnData
 from scipy.stats import fisher_exact
 
 import scratio
-from scratio.stats import log_abundance, regions, weighted_fdr
+from scratio.stats import log_abundance, neighborhoods, weighted_fdr
 from scratio.tl._samples import compare, samples_of
 
 CALL = {"condition_key": "group", "treatment": "case", "reference": "control", "sample_key": "donor", "n_folds": 2}
@@ -62,13 +62,14 @@ def test_a_planted_difference_is_found_and_little_else(planted):
 
 
 def test_the_effect_of_a_region_is_its_log_ratio(planted):
-    table = planted.uns["da"]["regions"]
+    table = planted.uns["da"]["neighborhoods"]
     first = table.sort_values("pvalue").iloc[0]
     share = planted.obs.groupby("donor")["kind"].apply(lambda kinds: np.log((kinds == 0).mean()))
     truth = share.iloc[:6].mean() - share.iloc[6:].mean()
     assert first["effect"] == pytest.approx(truth, abs=0.5)
     assert table["n_cells"].sum() == planted.n_obs
-    np.testing.assert_allclose(table["qvalue"], weighted_fdr(table["pvalue"].to_numpy(), table["n_cells"].to_numpy()))
+    pooled, weights = table["pooled_pvalue"].to_numpy(), table["n_cells"].to_numpy()
+    np.testing.assert_allclose(table["qvalue"], weighted_fdr(pooled, weights))
 
 
 def test_a_difference_within_donors_is_found_by_flipped_signs():
@@ -81,12 +82,12 @@ def test_a_difference_within_donors_is_found_by_flipped_signs():
 
 
 def test_every_cell_has_the_values_of_its_region(planted):
-    table = planted.uns["da"]["regions"].set_index("region")
+    table = planted.uns["da"]["neighborhoods"].set_index("neighborhood")
     assert len(table) == 24  # 1,200 cells
-    own = table.loc[planted.obs["da_region"].astype(str)]
+    own = table.loc[planted.obs["da_neighborhood"].astype(str)]
     for name in ("pvalue", "qvalue"):
         np.testing.assert_array_equal(planted.obs[f"da_{name}"], own[name])
-    sizes = planted.obs["da_region"].value_counts()
+    sizes = planted.obs["da_neighborhood"].value_counts()
     np.testing.assert_array_equal(sizes[table.index], table["n_cells"])
 
 
@@ -98,14 +99,14 @@ def test_error_rates_without_an_effect_are_those_stated_and_cells_as_units_have_
     for seed in range(100):
         adata = cohort(0.0, seed=seed, n_cells=60, spread=1.0)
         x, obs = adata.obsm["X_pca"], adata.obs
-        region = regions(x, seed)
+        neighborhood = neighborhoods(x, seed)
         samples = samples_of(obs, "donor", "group", "case", "control", [])
-        test = compare(x, region, obs, samples, obs["group"], seed)
+        test = compare(x, neighborhood, obs, samples, obs["group"], seed)
         pvalues.append(test.pvalue)
-        discoveries.append((weighted_fdr(test.pvalue, np.bincount(region)) < 0.1).any())
+        discoveries.append((weighted_fdr(test.pooled_pvalue, np.bincount(neighborhood)) < 0.1).any())
         is_case = (obs["group"] == "case").to_numpy()
         tables = [[[sum(is_case & here), sum(is_case & ~here)], [sum(~is_case & here), sum(~is_case & ~here)]]
-                  for here in (region == r for r in range(region.max() + 1))]  # fmt: skip
+                  for here in (neighborhood == r for r in range(neighborhood.max() + 1))]  # fmt: skip
         naive.append(np.mean([fisher_exact(table).pvalue <= 0.05 for table in tables]))
     rate = np.mean([np.mean(p <= 0.05) for p in pvalues])
     assert 0.025 < rate < 0.075  # standard error .01 over 100 data sets
@@ -152,11 +153,11 @@ def test_a_site_that_explains_the_difference_takes_it_away():
     more = (site == "s1") & (adata.obs["kind"] > 5) & (rng.random(adata.n_obs) < 0.5)
     adata.obsm["X_pca"][more] = CENTRES[0] + rng.normal(size=(more.sum(), 5))
     obs, x = adata.obs.assign(site=site), adata.obsm["X_pca"]
-    region = regions(x, 0)
+    neighborhood = neighborhoods(x, 0)
     smallest = {}
     for covariates in ([], ["site"]):
         samples = samples_of(obs, "donor", "group", "case", "control", covariates)
-        smallest[len(covariates)] = compare(x, region, obs, samples, obs["group"], 0).familywise_pvalue.min()
+        smallest[len(covariates)] = compare(x, neighborhood, obs, samples, obs["group"], 0).familywise_pvalue.min()
     assert smallest[0] < 0.1 < smallest[1]
 
 
@@ -171,7 +172,12 @@ def test_few_samples_have_no_qvalue_and_it_is_said_why():
 def test_without_samples_there_is_no_pvalue():
     adata = cohort(0.0, n_cells=20)
     score(adata, sample_key=None)
-    assert [name for name in adata.obs if name.startswith("da_")] == ["da_log_ratio", "da_std", "da_support"]
+    assert [name for name in adata.obs if name.startswith("da_")] == [
+        "da_log_ratio",
+        "da_std",
+        "da_typicality",
+        "da_support",
+    ]
 
 
 def test_several_treatments_are_tested_each(tmp_path):
@@ -185,9 +191,11 @@ def test_several_treatments_are_tested_each(tmp_path):
     is_planted = (adata.obs["kind"] == 0).to_numpy()
     assert (tables["case"][is_planted & (adata.obs["group"] != "other").to_numpy()] < 0.1).mean() > 0.7
     assert tables["case"][(adata.obs["group"] == "other").to_numpy()].isna().all()
-    table = adata.uns["da"]["regions"].query("treatment == 'case'").set_index("region")
+    table = adata.uns["da"]["neighborhoods"].query("treatment == 'case'").set_index("neighborhood")
     cells = tables["case"].notna().to_numpy()
-    np.testing.assert_array_equal(tables["case"][cells], table.loc[adata.obs["da_region"][cells].astype(str), "qvalue"])
+    np.testing.assert_array_equal(
+        tables["case"][cells], table.loc[adata.obs["da_neighborhood"][cells].astype(str), "qvalue"]
+    )
     assert (adata.uns["da"]["samples"]["treatment"] == "other").sum() == 12
     adata.write_h5ad(tmp_path / "cells.h5ad")
 
@@ -211,13 +219,13 @@ def test_a_site_of_its_own_for_each_sample_is_refused_before_training(unchanged)
 def test_the_log_abundance_counts_the_nearest_cells():
     rng = np.random.default_rng(0)
     x, codes = rng.normal(size=(500, 2)), rng.integers(-1, 3, size=500)
-    region = (x[:, 0] > 0.0).astype(int)
-    found = log_abundance(x, region, codes)
+    neighborhood = (x[:, 0] > 0.0).astype(int)
+    found = log_abundance(x, neighborhood, codes)
     # 10 cells for each of three samples; then the tenth of all cells that no neighbourhood exceeds.
     assert found.shape == (2, 3, 2)
     for scale, k in enumerate((30, 50)):
         for place in (0, 1):
-            nearest = np.argsort(((x - x[region == place].mean(0)) ** 2).sum(1))[:k]
+            nearest = np.argsort(((x - x[neighborhood == place].mean(0)) ** 2).sum(1))[:k]
             for sample in range(3):
                 share = ((codes[nearest] == sample).sum() + 0.5) / ((codes == sample).sum() + 0.5)
                 assert found[scale, sample, place] == pytest.approx(np.log(share))

@@ -115,7 +115,9 @@ def test_the_std_is_that_of_the_networks_which_scored_the_cell(gaussian_cells, p
         numerator={"condition": "treated"}, denominator={"condition": "control"}, return_std=True
     )
     np.testing.assert_array_equal(gaussian_cells.obs["da_log_ratio"], mean)
-    np.testing.assert_array_equal(gaussian_cells.obs["da_std"], std)
+    inflation = gaussian_cells.uns["da"]["diagnostics"]["variance_inflation"][0]
+    np.testing.assert_allclose(gaussian_cells.obs["da_std"], std * np.sqrt(inflation))
+    assert inflation >= 1.0
     assert (std > 0.0).all()
 
 
@@ -185,7 +187,7 @@ def scored(parametrization, quick):
 
 
 def test_results_are_written_where_stated_and_nothing_else_is(scored):
-    assert list(scored.obs) == ["condition", "true_log_ratio", "da_log_ratio", "da_std", "da_support"]
+    assert list(scored.obs) == ["condition", "true_log_ratio", "da_log_ratio", "da_std", "da_typicality", "da_support"]
     assert [scored.obs[f"da_{name}"].dtype for name in ("log_ratio", "std", "support")] == [float, float, bool]
     assert list(scored.uns) == ["note", "da"]
     assert list(scored.obsm) == ["X_pca"]
@@ -418,7 +420,11 @@ CONTRAST = {"numerator": {"condition": "treated"}, "denominator": {}}
 def test_log_ratio_writes_what_the_model_says(model, gaussian_cells):
     assert scratio.tl.log_ratio(gaussian_cells, model, **CONTRAST) is None
     np.testing.assert_array_equal(gaussian_cells.obs["log_ratio"], model.log_ratio(gaussian_cells, **CONTRAST))
-    assert list(gaussian_cells.obs) == ["condition", "true_log_ratio", "log_ratio"]
+    judged = model.typicality(gaussian_cells, **CONTRAST)
+    np.testing.assert_array_equal(gaussian_cells.obs["log_ratio_typicality"], judged)
+    np.testing.assert_array_equal(gaussian_cells.obs["log_ratio_support"], judged >= 0.01)
+    written = ["log_ratio", "log_ratio_typicality", "log_ratio_support"]
+    assert list(gaussian_cells.obs) == ["condition", "true_log_ratio", *written]
     record = gaussian_cells.uns["log_ratio"]
     assert record["params"]["numerator"] == {"condition": "treated"}
     assert record["params"]["denominator"] == {}

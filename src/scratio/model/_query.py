@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,9 +14,11 @@ from torch import Tensor
 from scratio._seed import torch_generator
 from scratio.estimators import log_density, sample
 from scratio.model._methods import BATCH_SIZES, DEFAULT_BATCH_SIZE, Estimate, log_ratio_estimator, resolve
+from scratio.model._reference import ReferenceCells
 from scratio.model._schema import ConditionDict
 from scratio.model._scoring import ScoringMixin, in_order
 from scratio.module import Condition
+from scratio.stats import typicality
 
 _SAMPLES = 21
 
@@ -72,8 +74,9 @@ class QueryMixin(ScoringMixin):
             20 by default; steps of ``"ito"``, 64 by default.
         return_std
             Whether to return the standard error as well: a delete-a-group jackknife over the members, each of which
-            held out other cells, and the Monte-Carlo error of ``"ito"``. It does not cover what all members get wrong
-            together.
+            held out other cells, and the Monte-Carlo error of ``"ito"``. That of ``"head"`` is the mean of the
+            jackknife's variance over similar training cells and over all, half and half, or a third of the cell's own
+            if that is more (``scratio.stats.moderated_error``).
         batch_size
             Cells per batch. Results depend neither on it nor on the order of the cells, beyond rounding.
         rows
@@ -110,9 +113,60 @@ class QueryMixin(ScoringMixin):
         conditions: dict[str, Any] = {"numerator": numerator, "denominator": denominator, **further}
         size = BATCH_SIZES.get(method) if batch_size is None else batch_size
         mean, std = self._evaluate(
-            adata, conditions, estimate, divergence, n_steps, size, with_std=return_std, rows=rows
+            adata,
+            conditions,
+            estimate,
+            divergence,
+            n_steps,
+            size,
+            with_std=return_std,
+            moderate=method == "head",
+            rows=rows,
         )
         return (mean, std) if return_std else mean
+
+    def typicality(
+        self,
+        adata: AnnData | None = None,
+        *,
+        numerator: ConditionDict,
+        denominator: ConditionDict,
+        rows: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """How typical every cell is of both conditions, judged by up to 10,000 training cells.
+
+        It is the share of a condition's cells that lie at least as far from their fellows as the given cell does, the
+        smaller of the two conditions (``scratio.stats.typicality``). Below 0.01 a log ratio is an extrapolation: the
+        cell is an outlier, or lies where only one condition has cells.
+
+        Parameters
+        ----------
+        adata, numerator, denominator, rows
+            As in :meth:`log_ratio`. With `OWN` a cell is compared with cells of its own category; numbers are not
+            looked at.
+
+        Returns
+        -------
+        Shape (n_cells,) or (n_rows,), from 0 to 1; NaN where a condition has fewer than 2 training cells.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        KeyError, ValueError
+            As in :meth:`log_ratio`.
+        """
+        cells, _ = self._cells(adata, rows)
+        x, reference = self.embedding(cells), cast(ReferenceCells, self.reference)
+        found = np.full(len(x), np.inf)
+        for name, condition in (("numerator", numerator), ("denominator", denominator)):
+            codes = self._encode(condition, cells, name).codes.numpy()
+            kinds, kind = np.unique(np.broadcast_to(codes, (len(x), codes.shape[1])), axis=0, return_inverse=True)
+            for place, own in enumerate(kinds):
+                of_kind, fellows = kind.reshape(-1) == place, reference.having(own)
+                judged = typicality(x[of_kind], fellows) if len(fellows) > 1 else np.nan
+                found[of_kind] = np.minimum(found[of_kind], judged)
+        return found
 
     def log_ratio_gradient(
         self,
@@ -154,9 +208,13 @@ class QueryMixin(ScoringMixin):
             raise ValueError(f"noise_level must be positive, got {noise_level}")
         q = torch.full((1, 1, 1), min(math.asinh(1.0 / noise_level), self.module.path.q_end))
         parts, places = [], []
+        cells, folds = self._cells(adata, rows)
+        x = self.embedding(cells)
         ends = {"numerator": numerator, "denominator": denominator}
-        for network, x, given, place in self._batches(adata, ends, rows, batch_size or DEFAULT_BATCH_SIZE):
-            z = (torch.tanh(q) * torch.from_numpy(x)).expand(network.n_members, *x.shape).to(self._device)
+        conditions = {name: self._encode(value, cells, name) for name, value in ends.items()}
+        size = batch_size or DEFAULT_BATCH_SIZE
+        for network, place, given in self._batches(x, folds, conditions, size):
+            z = (torch.tanh(q) * torch.from_numpy(x[place])).expand(network.n_members, -1, -1).to(self._device)
             with torch.no_grad():
                 top, bottom = network.flows(z, q.to(z), [given["numerator"], given["denominator"]])
                 parts.append((torch.tanh(q).to(z) * (top.score - bottom.score)).double().cpu().numpy())

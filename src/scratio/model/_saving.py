@@ -53,6 +53,11 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     return description, load_file(folder / WEIGHTS)
 
 
+def part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """Tensors whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
 def fingerprint(names: Any) -> str:
     """Hash of cell names in order, to recognise the cells a model was trained on."""
     digest = hashlib.sha256()

@@ -95,6 +95,15 @@ class ConditionSchema:
         """Every cell's own labels for all keys, n rows."""
         return self.encode(dict.fromkeys(self.keys, OWN), adata, "condition")
 
+    def labels(self, condition: Condition) -> pd.DataFrame:
+        """Categories and numbers of every cell, nothing being marginalised over."""
+        columns: dict[str, Any] = {}
+        for k, (key, names) in enumerate(self.categories.items()):
+            columns[key] = np.asarray(names, dtype=object)[condition.codes[:, k].numpy()]
+        for k, (key, (mean, sd)) in enumerate(self.continuous.items()):
+            columns[key] = condition.values[:, k].numpy() * sd + mean
+        return pd.DataFrame(columns, index=[str(row) for row in range(len(condition))])
+
     def encode(self, condition: ConditionDict, adata: AnnData | None, name: str) -> Condition:
         """Tensors for a condition: one row if it is the same for all cells, else one row per cell of ``adata``.
 

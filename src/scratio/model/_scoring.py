@@ -12,8 +12,10 @@ from torch import Tensor
 
 from scratio.estimators import Divergence, rademacher_probes
 from scratio.model._methods import DEFAULT_BATCH_SIZE, Estimator, choose
+from scratio.model._reference import ReferenceCells
 from scratio.model._schema import ConditionDict, ConditionSchema
 from scratio.module import MARGINAL, Condition, FlowNetwork, PotentialNetwork, select_members
+from scratio.stats import moderated_error
 
 DIVERGENCES = ("exact", "rademacher")
 N_PROBES = 4
@@ -25,6 +27,7 @@ class ScoringMixin:
 
     adata: AnnData | None
     folds: np.ndarray | None
+    reference: ReferenceCells | None
     training_: dict[str, Any]
     module: FlowNetwork
     schema: ConditionSchema
@@ -76,32 +79,58 @@ class ScoringMixin:
         batch_size: int | None,
         *,
         with_std: bool = False,
+        moderate: bool = False,
         rows: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Mean over the members of a per-cell quantity and, where asked for, its standard error (else NaN)."""
+        """Mean over the members of a per-cell quantity and, where asked for, its standard error (else NaN).
+
+        The error is that of the cell alone or, where that is asked for, moderated by those of similar cells.
+        """
         choose("divergence", divergence, DIVERGENCES)
         for name, number in (("n_steps", n_steps), ("batch_size", batch_size)):
             if number is not None and number < 1:
                 raise ValueError(f"{name} must be at least 1, got {number}")
+        size = batch_size or DEFAULT_BATCH_SIZE
+        cells, folds = self._cells(adata, rows)
+        x = self.embedding(cells)
+        given = {name: self._encode(value, cells, name) for name, value in conditions.items()}
+        mean, error = self._estimate(x, folds, given, estimate, divergence, size, with_std)
+        reference = self._known_reference(conditions) if with_std and moderate else None
+        if reference is not None:
+            asked = self._given(reference, conditions)
+            of_reference = self._estimate(reference.x, reference.folds, asked, estimate, divergence, size, True)[1]
+            error = moderated_error(x, error, reference.x, of_reference)
+        return mean, error
+
+    def _estimate(
+        self,
+        x: np.ndarray,
+        folds: np.ndarray | None,
+        given: dict[str, Condition],
+        estimate: Estimator,
+        divergence: str,
+        batch_size: int,
+        with_std: bool,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Mean over the members that may score a cell, and each cell's own standard error."""
         means, errors, places = [], [], []
-        for network, x, given, place in self._batches(adata, conditions, rows, batch_size or DEFAULT_BATCH_SIZE):
-            probes = rademacher_probes(x, N_PROBES, _PROBES) if divergence == "rademacher" else None
-            z = torch.from_numpy(x).to(self._device)
+        for network, batch, here in self._batches(x, folds, given, batch_size):
+            cells = x[batch]
+            probes = rademacher_probes(cells, N_PROBES, _PROBES) if divergence == "rademacher" else None
+            z = torch.from_numpy(cells).to(self._device)
             with torch.no_grad():
-                members, noise = estimate(network, z, given, Divergence(probes), x)
+                members, noise = estimate(network, z, here, Divergence(probes), cells)
                 spread = members
                 if with_std and isinstance(network, PotentialNetwork) and network.is_shrunk:
                     # What the held-out cells do not support is left out of the log ratio, not of its error.
-                    spread, noise = estimate(network.unshrunk(), z, given, Divergence(probes), x)
+                    spread, noise = estimate(network.unshrunk(), z, here, Divergence(probes), cells)
             means.append(members.mean(0).cpu().numpy())
-            errors.append(self._standard_error(spread, noise) if with_std else np.full(len(x), np.nan))
-            places.append(place)
+            errors.append(self._standard_error(spread, noise) if with_std else np.full(len(cells), np.nan))
+            places.append(batch)
         return in_order(means, places), in_order(errors, places)
 
-    def _batches(
-        self, adata: AnnData | None, conditions: dict[str, ConditionDict], rows: np.ndarray | None, batch_size: int
-    ) -> Iterator[tuple[FlowNetwork, np.ndarray, dict[str, Condition], np.ndarray]]:
-        """Batches of cells: the network that may score them, the standardised cells, their conditions, their places."""
+    def _cells(self, adata: AnnData | None, rows: np.ndarray | None) -> tuple[AnnData, np.ndarray | None]:
+        """Cells to score, and their folds if the model was trained on them."""
         self._check_if_trained(warn=False)
         cells = self.adata if adata is None else adata
         if cells is None:
@@ -110,14 +139,30 @@ class ScoringMixin:
         if not is_training:
             self.schema.check_cells(cells)
         folds: np.ndarray | None = self.folds if is_training else None
-        if rows is not None:
-            cells = cells[rows]
-            folds = folds[rows] if folds is not None else None
-        x = self.embedding(cells)
-        given = {name: self._encode(value, cells, name) for name, value in conditions.items()}
+        if rows is None:
+            return cells, folds
+        return cells[rows], None if folds is None else folds[rows]
+
+    def _batches(
+        self, x: np.ndarray, folds: np.ndarray | None, given: dict[str, Condition], batch_size: int
+    ) -> Iterator[tuple[FlowNetwork, np.ndarray, dict[str, Condition]]]:
+        """Batches of cells: the network that may score them, their places, their conditions."""
         for network, batch in self._networks_and_rows(folds, len(x), batch_size):
-            here = {name: value[batch].to(self._device) for name, value in given.items()}
-            yield network, x[batch], here, batch
+            yield network, batch, {name: value[batch].to(self._device) for name, value in given.items()}
+
+    def _given(self, reference: ReferenceCells, conditions: dict[str, ConditionDict]) -> dict[str, Condition]:
+        labels = reference.labels(self.schema)
+        return {name: self.schema.encode(value, labels, name) for name, value in conditions.items()}
+
+    def _known_reference(self, conditions: dict[str, ConditionDict]) -> ReferenceCells | None:
+        """Cells of the reference that a question can be asked of: where `OWN` is a combination that was observed."""
+        network, reference = self.module, self.reference
+        if reference is None or not isinstance(network, PotentialNetwork):
+            return None
+        known = np.ones(len(reference.x), dtype=bool)
+        for value in self._given(reference, conditions).values():
+            known &= network.combinations_in(value.to(self._device)).any(-1).cpu().numpy()
+        return reference.part(np.flatnonzero(known)) if known.any() else None
 
     def _standard_error(self, members: Tensor, noise: Tensor | None) -> np.ndarray:
         """Delete-a-group jackknife over the members, plus the Monte-Carlo error of their mean.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from scratio.model import _saving
 from scratio.model._check import check_categories, check_embedding, check_numbers
 from scratio.model._combinations import Combinations, observed_combinations
 from scratio.model._query import QueryMixin
+from scratio.model._reference import ReferenceCells
 from scratio.model._schema import ConditionSchema
 from scratio.model._training import TrainingMixin
 from scratio.module import ClosedFormDensities, FlowNetwork, PaperHeads, PotentialNetwork, ResidualHeads
@@ -137,6 +137,7 @@ class ScRatio(TrainingMixin, QueryMixin, BaseModelClass):
             "condition_dropout": condition_dropout,
         }
         self.folds: np.ndarray | None = None
+        self.reference: ReferenceCells | None = None
         self.training_: dict[str, Any] = {}
         if adata is not None:
             self.schema, self.obsm_key = self._schema_from_registry()
@@ -238,6 +239,8 @@ class ScRatio(TrainingMixin, QueryMixin, BaseModelClass):
         tensors = {f"network.{name}": value for name, value in self.module.state_dict().items()}
         tensors.update({f"combinations.{name}": value for name, value in vars(self._combinations).items()})
         tensors["location"], tensors["scale"] = torch.from_numpy(self.location), torch.from_numpy(self.scale)
+        if self.reference is not None:
+            tensors.update({f"reference.{name}": value for name, value in self.reference.to_tensors().items()})
         if self.folds is not None:
             tensors["folds"] = torch.from_numpy(self.folds)
         _saving.write(dir_path, description, tensors, overwrite=overwrite)
@@ -266,13 +269,11 @@ class ScRatio(TrainingMixin, QueryMixin, BaseModelClass):
         model.schema = ConditionSchema.from_dict(description["schema"])
         model.obsm_key = description["obsm_key"]
         model.location, model.scale = tensors["location"].numpy(), tensors["scale"].numpy()
-        model._combinations = Combinations(
-            *(tensors[f"combinations.{field.name}"] for field in dataclasses.fields(Combinations))
-        )
+        model._combinations = Combinations(**_saving.part(tensors, "combinations."))
         model._build(closed_form=description.get("closed_form"))
-        prefix = "network."
-        state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-        model.module.load_state_dict(state)
+        model.module.load_state_dict(_saving.part(tensors, "network."))
+        reference = _saving.part(tensors, "reference.")
+        model.reference = ReferenceCells.from_tensors(reference) if reference else None
         model.is_trained_, model.training_ = description["is_trained"], description["training"]
         model.history_ = {name: _from_plain(table) for name, table in description["history"].items()}
         if adata is not None:

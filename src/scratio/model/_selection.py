@@ -264,7 +264,9 @@ def average(
     return {name: shares}
 
 
-def shrink(network: PotentialNetwork, data: CellDataModule, config: TrainConfig) -> dict[str, list[Any]]:
+def shrink(
+    network: PotentialNetwork, data: CellDataModule, config: TrainConfig, groups: np.ndarray | None = None
+) -> dict[str, list[Any]]:
     """Set the factor of every fold's potential, or of its terms, from the cells that its members held out.
 
     Parameters
@@ -273,6 +275,8 @@ def shrink(network: PotentialNetwork, data: CellDataModule, config: TrainConfig)
         Trained network.
     data, config
         Cells, rows of all members, settings.
+    groups
+        Sample of every cell, if cells of a sample are to count as one piece of evidence.
 
     Returns
     -------
@@ -280,11 +284,13 @@ def shrink(network: PotentialNetwork, data: CellDataModule, config: TrainConfig)
     """
     projections = network.projections.double().cpu().numpy()
     evidence: dict[str, list[Any]] = {"factor": [], "slope": [], "standard_error": []}
+    rows = _held_out_rows(data)
     for fold, base, learnt, own in _held_out(network, data, config):
+        of_cells = None if groups is None else np.unique(groups[rows[fold].ravel()], return_inverse=True)[1]
         if len(projections):
-            found = _shrink_terms(network, fold, base, learnt, own, projections)
+            found = _shrink_terms(network, fold, base, learnt, own, projections, of_cells)
         else:
-            found = [held_out_shrinkage(base, learnt, own)]
+            found = [held_out_shrinkage(base, learnt, own, of_cells)]
             # Where the untrained network was kept the factor is 0 already.
             network.factor.data[fold] *= found[0].factor
             found = [replace(found[0], factor=float(network.factor[fold.start]))]
@@ -301,15 +307,16 @@ def _shrink_terms(
     learnt: np.ndarray,
     own: np.ndarray,
     projections: np.ndarray,
+    groups: np.ndarray | None,
 ) -> list[Shrinkage]:
     """Set the factors of a fold's terms; a term that the held-out labels clearly need is taken as it is."""
     prior = network.log_weights.double().cpu().numpy()
     potential = base - prior + float(network.factor[fold.start]) * learnt
     terms = np.einsum("tcd,nd->tnc", projections, potential)
-    needed = supported_terms(prior, terms, own)
+    needed = supported_terms(prior, terms, own, groups)
     found = [
         replace(term, factor=1.0) if keep else term
-        for term, keep in zip(term_shrinkage(prior, terms, own), needed, strict=True)
+        for term, keep in zip(term_shrinkage(prior, terms, own, groups), needed, strict=True)
     ]
     network.term_factors.data[fold] = torch.tensor([term.factor for term in found]).to(network.term_factors)
     return found
@@ -319,7 +326,7 @@ def _held_out(
     network: PotentialNetwork, data: CellDataModule, config: TrainConfig
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray]]:
     """Members of every fold, and of the cells they held out: logits without the network, what it adds, conditions."""
-    rows = np.concatenate(data.val_dataloader().parts, axis=1)
+    rows = _held_out_rows(data)
     for start in range(0, network.n_members, config.ensemble_size):
         fold = slice(start, start + config.ensemble_size)
         members = select_members(network, range(network.n_members)[fold])
@@ -329,3 +336,8 @@ def _held_out(
             own = members.index(Condition(codes, values))
         logits, added = (part.flatten(0, 1).double().numpy() for part in (base, learnt))
         yield fold, logits, added, own.flatten().numpy()
+
+
+def _held_out_rows(data: CellDataModule) -> np.ndarray:
+    """Rows that every member held out and is judged by, shape (n_members, n)."""
+    return np.concatenate(data.val_dataloader().parts, axis=1)

@@ -12,6 +12,8 @@ import torch
 from anndata import AnnData
 
 from scratio._seed import child_seed
+from scratio.model._check import check_categories
+from scratio.model._reference import ReferenceCells
 from scratio.model._schema import ConditionSchema
 from scratio.model._selection import (
     NONE,
@@ -25,13 +27,15 @@ from scratio.model._selection import (
     shrink,
 )
 from scratio.module import Condition, FlowNetwork, PotentialNetwork
-from scratio.stats import disjoint_parts, stratified_folds
+from scratio.stats import disjoint_parts, grouped_folds, most_folds, stratified_folds
 from scratio.train import CellDataModule, MemberSplit, TrainConfig, TrainResult, fit
 from scratio.train._config import default_precision, default_validation_size, defaults_for
 
-_FOLDS, _VALIDATION = 11, 12
+_FOLDS, _VALIDATION, _REFERENCE = 11, 12, 15
 
 PILOT_STEPS = 800
+FEWEST_PARTS = 4
+"""Parts into which samples are cut for validation; of fewer, each would be too large a share of the cells."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Run:
 
     x: torch.Tensor
     condition: Condition
+    groups: np.ndarray | None
     validation_size: float
     settings: TrainConfig
     trainer: dict[str, Any]
@@ -60,6 +65,7 @@ class TrainingMixin:
 
     adata: AnnData | None
     folds: np.ndarray | None
+    reference: ReferenceCells | None
     module: FlowNetwork
     schema: ConditionSchema
     _settings: dict[str, Any]
@@ -76,6 +82,7 @@ class TrainingMixin:
         early_stopping: bool = True,
         random_state: int = 0,
         *,
+        group_key: str | None = None,
         validation_size: float | None = None,
         patience: int = 6,
         precision: str | None = None,
@@ -108,6 +115,10 @@ class TrainingMixin:
             Whether to stop where nothing is left to gain, to keep the best weights, and to shrink the potential.
         random_state
             Seed of the weights, folds, batches and noise. Global generators are neither read nor changed.
+        group_key
+            Column of ``obs`` with donors or samples. Cells of one then share a fold, so that each is scored by networks
+            that saw no cell of its sample, and what a fold holds out for validation are samples too. There can be no
+            more folds than a condition has samples.
         validation_size
             Share of the training cells that each member holds out for validation; every member holds out others. By
             default a tenth; of few cells more, up to a third, so that the members of a fold hold out 500 together.
@@ -150,14 +161,23 @@ class TrainingMixin:
             "num_nodes": num_nodes,
             "precision": precision or default_precision(self._settings["parametrization"]),
         }
-        self._train(self._run(batch_size, validation_size, asked, trainer))
+        self._train(self._run(batch_size, validation_size, group_key, asked, trainer))
 
     def _run(
-        self, batch_size: int, validation_size: float | None, asked: dict[str, Any], trainer: dict[str, Any]
+        self,
+        batch_size: int,
+        validation_size: float | None,
+        group_key: str | None,
+        asked: dict[str, Any],
+        trainer: dict[str, Any],
     ) -> Run:
         """Cells and settings of one training: the defaults for this network and so many cells, and what is asked."""
         parametrization, n_folds = self._settings["parametrization"], self._settings["n_folds"]
         x, condition = torch.from_numpy(self.embedding(self.adata)), self.schema.own(self.adata)
+        groups = None
+        if group_key is not None:
+            groups = np.unique(check_categories(self.adata, group_key), return_inverse=True)[1]
+            self._check_groups(strata_of(condition), groups, group_key)
         n_cells = len(x) * (1.0 - 1.0 / n_folds if n_folds > 1 else 1.0)
         if validation_size is None:
             validation_size = default_validation_size(n_cells, self._settings["n_members"])
@@ -169,7 +189,15 @@ class TrainingMixin:
         if parametrization == "potential" and settings.early_stopping:
             self._build(settings.random_state)
             fits = closed_forms(cast(PotentialNetwork, self.module), x, condition, settings.random_state)
-        return Run(x, condition, validation_size, settings, trainer, fits)
+        return Run(x, condition, groups, validation_size, settings, trainer, fits)
+
+    def _check_groups(self, strata: np.ndarray, groups: np.ndarray, group_key: str) -> None:
+        most, n_folds = most_folds(strata, groups), self._settings["n_folds"]
+        if n_folds > most:
+            raise ValueError(
+                f"n_folds={n_folds} folds by obs[{group_key!r}] are too many: some condition has cells of {most} of "
+                "its groups alone"
+            )
 
     def _train(self, run: Run) -> None:
         candidates, names, evidence = self._candidates(run)
@@ -180,7 +208,7 @@ class TrainingMixin:
         if isinstance(self.module, PotentialNetwork) and run.settings.early_stopping:
             if chosen.closed_form == NONE != names[1]:
                 evidence["average"] = average(self.module, names, run.closed_forms, trained.data, run.settings)
-            evidence["shrinkage"] = shrink(self.module, trained.data, run.settings)
+            evidence["shrinkage"] = shrink(self.module, trained.data, run.settings, run.groups)
         self._record(run, trained, chosen, evidence)
 
     def _candidates(self, run: Run) -> tuple[list[Configuration], tuple[str, str], dict[str, Any]]:
@@ -234,6 +262,8 @@ class TrainingMixin:
     def _record(self, run: Run, trained: Trained, configuration: Configuration, evidence: dict[str, Any]) -> None:
         result, settings = trained.result, run.settings
         self.folds = trained.folds
+        rng = np.random.default_rng(child_seed(settings.random_state, _REFERENCE))
+        self.reference = ReferenceCells.drawn(run.x, run.condition, trained.folds, rng)
         self.history_ = {
             "train_loss": result.train_loss,
             "validation_loss": result.validation_loss,
@@ -255,20 +285,37 @@ class TrainingMixin:
     def _split(self, run: Run, n_folds: int, n_candidates: int) -> tuple[np.ndarray | None, list[MemberSplit]]:
         """Fold of every cell (None without folds) and the rows of every member: by fold, candidate and member."""
         n_members, seed = run.settings.ensemble_size, run.settings.random_state
-        codes, n = run.condition.codes.numpy(), len(run.x)
+        n, strata = len(run.x), strata_of(run.condition)
         if n < 2 * n_folds or n < 10:
             raise ValueError(
                 f"{n} cells are too few for n_folds={n_folds} folds; at least {max(2 * n_folds, 10)} needed"
             )
         folds = None
         if n_folds > 1:
-            strata = np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1)
-            folds = stratified_folds(strata, n_folds, np.random.default_rng(child_seed(seed, _FOLDS)))
+            seed_of_folds = child_seed(seed, _FOLDS)
+            if run.groups is None:
+                folds = stratified_folds(strata, n_folds, np.random.default_rng(seed_of_folds))
+            else:
+                folds = grouped_folds(strata, run.groups, n_folds, int(seed_of_folds % 2**32))
         splits = []
         for fold in range(n_folds):
             rows = np.arange(n) if folds is None else np.flatnonzero(folds != fold)
-            rng = np.random.default_rng(child_seed(seed, _VALIDATION, fold))
             # Every member holds out other cells, so that the members of a fold are judged by many.
-            held_out = disjoint_parts(rows, run.validation_size, n_members, rng)
+            held_out = self._held_out(run, rows, strata, n_members, child_seed(seed, _VALIDATION, fold))
             splits += [MemberSplit(np.setdiff1d(rows, part), part) for part in held_out] * n_candidates
         return folds, splits
+
+    def _held_out(self, run: Run, rows: np.ndarray, strata: np.ndarray, n_members: int, seed: int) -> list[np.ndarray]:
+        """Rows that each member holds out: cells, or samples where there are enough of them."""
+        if run.groups is not None:
+            wanted = round(1.0 / run.validation_size)
+            n_parts = min(wanted, most_folds(strata[rows], run.groups[rows]))
+            if n_parts >= max(n_members, min(wanted, FEWEST_PARTS)):
+                parts = grouped_folds(strata[rows], run.groups[rows], n_parts, int(seed % 2**32))
+                return [rows[parts == part] for part in range(n_members)]
+        return disjoint_parts(rows, run.validation_size, n_members, np.random.default_rng(seed))
+
+
+def strata_of(condition: Condition) -> np.ndarray:
+    """Combination of the categories that every cell has, numbered."""
+    return np.unique(condition.codes.numpy(), axis=0, return_inverse=True)[1].reshape(-1)

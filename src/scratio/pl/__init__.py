@@ -1,6 +1,7 @@
 """Plots of results. They draw and compute nothing; each returns its Axes."""
 
 from scratio.pl._batch_effect import batch_effect
+from scratio.pl._calibration import calibration
 from scratio.pl._combination_effect import combination_effect
 from scratio.pl._covariate_curve import covariate_curve
 from scratio.pl._driver_genes import driver_genes
@@ -11,6 +12,7 @@ from scratio.pl._violin import violin
 
 __all__ = [
     "batch_effect",
+    "calibration",
     "combination_effect",
     "covariate_curve",
     "driver_genes",

@@ -1,7 +1,8 @@
 """Statistics on arrays: cross-fitting, closed-form densities, shrinkage, scaling, support, tests across samples."""
 
+from scratio.stats._calibration import Calibration, label_slope, overlap, reliability, residual_inflation
 from scratio.stats._classifier import held_out_log_odds
-from scratio.stats._folds import disjoint_parts, stratified_folds
+from scratio.stats._folds import disjoint_parts, grouped_folds, most_folds, stratified_folds
 from scratio.stats._mixtures import (
     ConditionMixture,
     class_gaussian,
@@ -10,7 +11,8 @@ from scratio.stats._mixtures import (
     shared_gaussian,
     shared_mixture,
 )
-from scratio.stats._regions import log_abundance, regions
+from scratio.stats._moderation import moderated_error
+from scratio.stats._neighborhoods import log_abundance, neighborhoods
 from scratio.stats._replicates import SampleTest, compare_pairs, compare_samples, group_contrast, weighted_fdr
 from scratio.stats._scaling import local_scale
 from scratio.stats._shrinkage import (
@@ -22,9 +24,10 @@ from scratio.stats._shrinkage import (
     term_shrinkage,
 )
 from scratio.stats._summary import mean_and_error
-from scratio.stats._support import overlap_support
+from scratio.stats._support import is_supported, typicality
 
 __all__ = [
+    "Calibration",
     "ConditionMixture",
     "SampleTest",
     "Shrinkage",
@@ -35,19 +38,27 @@ __all__ = [
     "compare_samples",
     "disjoint_parts",
     "group_contrast",
+    "grouped_folds",
     "held_out_log_odds",
     "held_out_share",
     "held_out_shrinkage",
+    "is_supported",
+    "label_slope",
     "labels_are_silent",
     "local_scale",
     "log_abundance",
     "mean_and_error",
-    "overlap_support",
-    "regions",
+    "moderated_error",
+    "most_folds",
+    "neighborhoods",
+    "overlap",
+    "reliability",
+    "residual_inflation",
     "shared_gaussian",
     "shared_mixture",
     "stratified_folds",
     "supported_terms",
     "term_shrinkage",
+    "typicality",
     "weighted_fdr",
 ]

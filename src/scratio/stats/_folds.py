@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold
 
 
 def stratified_folds(strata: np.ndarray, n_folds: int, rng: np.random.Generator) -> np.ndarray:
@@ -32,3 +33,28 @@ def disjoint_parts(rows: np.ndarray, fraction: float, n_parts: int, rng: np.rand
     order = rng.permutation(rows)
     size = max(round(fraction * len(rows)), 1)
     return [np.sort(np.resize(np.roll(order, -part * size), size)) for part in range(n_parts)]
+
+
+def grouped_folds(strata: np.ndarray, groups: np.ndarray, n_folds: int, random_state: int) -> np.ndarray:
+    """Fold of every row, such that the rows of a group share one and every stratum is spread as evenly as can be.
+
+    Parameters
+    ----------
+    strata, groups
+        Integer stratum and group of each row, shape (n,).
+    n_folds
+        Number of folds, at most the number of groups of any stratum: see :func:`most_folds`.
+    random_state
+        Seed.
+    """
+    folds = np.empty(len(strata), dtype=np.int64)
+    split = StratifiedGroupKFold(n_folds, shuffle=True, random_state=random_state).split(strata, strata, groups)
+    for fold, (_, rows) in enumerate(split):
+        folds[rows] = fold
+    return folds
+
+
+def most_folds(strata: np.ndarray, groups: np.ndarray) -> int:
+    """Smallest number of groups that a stratum has rows of; with as many folds each can still have all strata."""
+    pairs = np.unique(np.stack([strata, groups]), axis=1)
+    return int(np.unique(pairs[0], return_counts=True)[1].min())

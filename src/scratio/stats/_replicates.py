@@ -28,6 +28,10 @@ class SampleTest:
         Its moderated standard error, shape (n,).
     pvalue
         Two-sided, of each place on its own, shape (n,).
+    pooled_pvalue
+        Share of the statistics of all places in all arrangements that are at least as large, shape (n,). It resolves
+        more than the arrangements of one place do, which is what q-values need (SAM; Tusher et al. 2001,
+        doi 10.1073/pnas.091062498), but holds on average over the places, not for each.
     familywise_pvalue
         Adjusted by the largest statistic over all places (Westfall and Young's max-T), shape (n,).
     n_arrangements
@@ -37,6 +41,7 @@ class SampleTest:
     effect: np.ndarray
     standard_error: np.ndarray
     pvalue: np.ndarray
+    pooled_pvalue: np.ndarray
     familywise_pvalue: np.ndarray
     n_arrangements: int
 
@@ -47,6 +52,7 @@ def compare_samples(
     rng: np.random.Generator,
     *,
     nuisance: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
     max_arrangements: int = MAX_ARRANGEMENTS,
 ) -> SampleTest:
     r"""Difference of two groups of samples at every place, by permutation of the samples.
@@ -68,6 +74,8 @@ def compare_samples(
         Source of random arrangements, where not all are tried.
     nuisance
         Covariates of the samples, shape (n_samples, n_covariates).
+    weights
+        What each place counts for in the pooled p-value, shape (n,); equal by default.
     max_arrangements
         Largest number of arrangements.
 
@@ -92,7 +100,7 @@ def compare_samples(
     orders = _label_orders(is_treatment, max_arrangements) if nuisance is None else None
     if orders is None:
         orders = _random_orders(n_samples, rng, max_arrangements)
-    return _test(statistic, orders, values.size)
+    return _test(statistic, orders, values.size, weights)
 
 
 def group_contrast(is_treatment: np.ndarray, nuisance: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -121,7 +129,11 @@ def group_contrast(is_treatment: np.ndarray, nuisance: np.ndarray | None) -> tup
 
 
 def compare_pairs(
-    differences: np.ndarray, rng: np.random.Generator, *, max_arrangements: int = MAX_ARRANGEMENTS
+    differences: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    weights: np.ndarray | None = None,
+    max_arrangements: int = MAX_ARRANGEMENTS,
 ) -> SampleTest:
     """Mean of paired differences at every place, by flipping the signs of the samples.
 
@@ -129,7 +141,7 @@ def compare_pairs(
     ----------
     differences
         Treated minus untreated within each sample, shape (n_samples, n) or (n_scales, n_samples, n).
-    rng, max_arrangements
+    rng, weights, max_arrangements
         As in :func:`compare_samples`.
 
     Raises
@@ -153,7 +165,7 @@ def compare_pairs(
     else:
         signs = rng.choice([1.0, -1.0], size=(max_arrangements, n_samples))
         signs[0] = 1.0
-    return _test(statistic, signs, differences.size)
+    return _test(statistic, signs, differences.size, weights)
 
 
 def weighted_fdr(pvalues: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
@@ -227,7 +239,7 @@ Statistic = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """From a block of arrangements to effects and squared standard errors, shape (n_arrangements, n_scales, n) each."""
 
 
-def _test(statistic: Statistic, arrangements: np.ndarray, size: int) -> SampleTest:
+def _test(statistic: Statistic, arrangements: np.ndarray, size: int, weights: np.ndarray | None) -> SampleTest:
     """Compare the first arrangement, the data as they are, with all."""
     floor = np.finfo(float).tiny
 
@@ -243,13 +255,19 @@ def _test(statistic: Statistic, arrangements: np.ndarray, size: int) -> SampleTe
     effect, error, observed = (part[0] for part in largest(arrangements[:1]))
     # Arrangements that are the same but for rounding are ties.
     limit = observed * (1.0 - TIE)
-    above, above_largest = np.zeros(len(effect)), np.zeros(len(effect))
+    n, total = len(effect), len(arrangements)
+    weights = np.full(n, 1.0 / n) if weights is None else weights / weights.sum()
+    above, above_largest, reached = np.zeros(n), np.zeros(n), np.zeros(n + 1)
+    order = np.argsort(limit)
     for block in _blocks(arrangements, size):
         found = largest(block)[2]
         above += (found >= limit).sum(0)
         above_largest += (found.max(1)[:, None] >= limit).sum(0)
-    total = len(arrangements)
-    return SampleTest(effect, error, above / total, above_largest / total, total)
+        n_reached = np.searchsorted(limit[order], found, side="right")
+        reached += np.bincount(n_reached.ravel(), np.broadcast_to(weights, found.shape).ravel(), n + 1)
+    pooled = np.empty(n)
+    pooled[order] = reached[::-1].cumsum()[::-1][1:]
+    return SampleTest(effect, error, above / total, pooled / total, above_largest / total, total)
 
 
 def _blocks(arrangements: np.ndarray, size: int) -> Iterator[np.ndarray]:

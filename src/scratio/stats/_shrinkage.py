@@ -22,7 +22,9 @@ class Shrinkage:
     standard_error: float
 
 
-def held_out_shrinkage(base: np.ndarray, learnt: np.ndarray, codes: np.ndarray) -> Shrinkage:
+def held_out_shrinkage(
+    base: np.ndarray, learnt: np.ndarray, codes: np.ndarray, groups: np.ndarray | None = None
+) -> Shrinkage:
     r"""Positive-part James-Stein factor for a potential, from cells that no part of it was fitted on.
 
     The slope a maximises the likelihood of the labels under softmax(base + a learnt); the factor is
@@ -37,11 +39,15 @@ def held_out_shrinkage(base: np.ndarray, learnt: np.ndarray, codes: np.ndarray) 
         Logits to be judged, same shape.
     codes
         Condition of each cell, shape (n,).
+    groups
+        As in :func:`term_shrinkage`.
     """
-    return term_shrinkage(base, learnt[None], codes)[0]
+    return term_shrinkage(base, learnt[None], codes, groups)[0]
 
 
-def term_shrinkage(base: np.ndarray, terms: np.ndarray, codes: np.ndarray) -> list[Shrinkage]:
+def term_shrinkage(
+    base: np.ndarray, terms: np.ndarray, codes: np.ndarray, groups: np.ndarray | None = None
+) -> list[Shrinkage]:
     r"""The same for a potential that is a sum of terms, each with a slope and a factor of its own.
 
     Parameters
@@ -52,36 +58,42 @@ def term_shrinkage(base: np.ndarray, terms: np.ndarray, codes: np.ndarray) -> li
         Logits to be judged, shape (n_terms, n, n_conditions).
     codes
         Condition of each cell, shape (n,).
+    groups
+        Group of each cell, integers, shape (n,): cells of one depend on each other, and errors are across groups.
 
     Returns
     -------
     One for each term; a term that is the same for all conditions has the factor 1 and no slope.
     """
     speaks = np.ptp(terms - terms.mean(2, keepdims=True), axis=(1, 2)) > 0.0
-    found = iter(_slopes(base, terms[speaks], codes)) if speaks.any() else iter(())
+    found = iter(_slopes(base, terms[speaks], codes, groups)) if speaks.any() else iter(())
     return [next(found) if one else Shrinkage(1.0, float("nan"), float("nan")) for one in speaks]
 
 
-def supported_terms(base: np.ndarray, terms: np.ndarray, codes: np.ndarray) -> np.ndarray:
+def supported_terms(
+    base: np.ndarray, terms: np.ndarray, codes: np.ndarray, groups: np.ndarray | None = None
+) -> np.ndarray:
     """Whether leaving a term out makes the held-out labels significantly less likely, shape (n_terms,).
 
     Unlike a slope it is defined where labels are certain.
 
     Parameters
     ----------
-    base, terms, codes
+    base, terms, codes, groups
         As in :func:`term_shrinkage`.
     """
+    groups = np.arange(len(codes)) if groups is None else groups
     whole, rows = base + terms.sum(0), np.arange(len(codes))
     loss = -log_softmax(whole, axis=1)[rows, codes]
     supported = []
     for term in terms:
         excess = -log_softmax(whole - term, axis=1)[rows, codes] - loss
-        supported.append(excess.mean() > SIGNIFICANT * excess.std() / np.sqrt(len(codes)))
+        error = np.sqrt((np.bincount(groups, weights=excess - excess.mean()) ** 2).sum())
+        supported.append(excess.sum() > SIGNIFICANT * error)
     return np.array(supported)
 
 
-def _slopes(base: np.ndarray, terms: np.ndarray, codes: np.ndarray) -> list[Shrinkage]:
+def _slopes(base: np.ndarray, terms: np.ndarray, codes: np.ndarray, groups: np.ndarray | None) -> list[Shrinkage]:
     own = terms[:, np.arange(len(codes)), codes]
     slopes, gradient, inverse = np.zeros(len(terms)), own, np.eye(len(terms))
     for _ in range(N_STEPS):
@@ -95,6 +107,8 @@ def _slopes(base: np.ndarray, terms: np.ndarray, codes: np.ndarray) -> list[Shri
         slopes = np.clip(slopes + np.clip(step, -0.5, 0.5), -LARGEST, LARGEST)
         if np.abs(step).max() < 1e-6:
             break
+    if groups is not None:
+        gradient = np.stack([np.bincount(groups, weights=row) for row in gradient])
     errors = np.sqrt(np.diag(inverse @ (gradient @ gradient.T) @ inverse))
     factors = np.where(slopes > 0.0, 1.0 - (errors / np.where(slopes > 0.0, slopes, 1.0)) ** 2, 0.0).clip(min=0.0)
     return [Shrinkage(*map(float, each)) for each in zip(factors, slopes, errors, strict=True)]

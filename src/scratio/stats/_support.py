@@ -5,34 +5,51 @@ from __future__ import annotations
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
-N_NEIGHBORS, QUANTILE = 15, 0.99
+N_NEIGHBORS, RAREST = 15, 0.01
+SAME = 1e-3
+"""Distance of a cell to itself, in distances to its 15th neighbour, for what rounding leaves of 0."""
 
 
-def overlap_support(x: np.ndarray, is_treatment: np.ndarray) -> np.ndarray:
-    """Whether each cell is typical of the treatment's cells and of the reference's cells.
+def typicality(x: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    r"""Share of a condition's cells that are no more typical of it than each given cell is.
 
-    A cell is typical of a condition if the distance to its 15th nearest cell of that condition is at most the 99%
-    quantile of the same distance among that condition's own cells (each cell left out of its own neighbours). A cell
-    that is typical of neither is an outlier; one that is typical of only one lies where the supports do not overlap,
-    and its log ratio is an extrapolation.
+    Cells are compared by the distance to the 15th nearest cell of the condition, which orders them as the nearest
+    neighbour estimate of the log density does, :math:`-d \log \text{distance} + \text{const}`. The share is calibrated:
+    of fresh cells of the condition about u have a typicality of u or less.
 
     Parameters
     ----------
     x
-        Standardised embedding, shape (n, d).
-    is_treatment
-        Condition of each cell, shape (n,), bool.
+        Cells to judge, shape (n, d). One that is among ``cells`` is left out of its own neighbours.
+    cells
+        Cells of the condition, shape (m, d), at least 2.
 
     Returns
     -------
-    Support, shape (n,), bool.
+    Shape (n,), from 0, farther out than all cells of the condition, to 1.
     """
-    support = np.ones(len(x), dtype=bool)
-    for member in (is_treatment, ~is_treatment):
-        k = min(N_NEIGHBORS, int(member.sum()) - 1)
-        index = NearestNeighbors(n_neighbors=k + 1).fit(x[member])
-        distances = index.kneighbors(x)[0]
-        # A cell of the condition itself finds itself first.
-        distance = np.where(member, distances[:, k], distances[:, k - 1])
-        support &= distance <= np.quantile(distance[member], QUANTILE)
-    return support
+    k = min(N_NEIGHBORS, len(cells) - 1)
+    index = NearestNeighbors(n_neighbors=k + 1).fit(cells)
+
+    def distance(of: np.ndarray) -> np.ndarray:
+        found = index.kneighbors(of)[0]
+        finds_itself = found[:, 0] <= SAME * found[:, k]
+        return np.where(finds_itself, found[:, k], found[:, k - 1])
+
+    # The distance of a cell to itself and rounding: ties are ties.
+    own = np.sort(distance(cells)) * (1.0 + 1e-6)
+    return 1.0 - np.searchsorted(own, distance(x)) / len(own)
+
+
+def is_supported(typicalities: np.ndarray) -> np.ndarray:
+    """Whether cells are typical of both conditions: no more than 1% of the cells of either are less typical.
+
+    A cell that is typical of neither is an outlier; one that is typical of only one lies where the supports do not
+    overlap, and its log ratio is an extrapolation.
+
+    Parameters
+    ----------
+    typicalities
+        The smaller of the two conditions' :func:`typicality`, any shape.
+    """
+    return typicalities >= RAREST

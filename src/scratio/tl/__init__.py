@@ -6,6 +6,7 @@ from scratio.tl._covariate_curve import covariate_curve
 from scratio.tl._differential_abundance import differential_abundance
 from scratio.tl._driver_genes import driver_genes
 from scratio.tl._log_ratio import log_ratio
+from scratio.tl._regions import regions
 from scratio.tl._treatment_response import treatment_response
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "differential_abundance",
     "driver_genes",
     "log_ratio",
+    "regions",
     "treatment_response",
 ]

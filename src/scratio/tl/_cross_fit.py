@@ -13,7 +13,7 @@ from anndata import AnnData
 from scratio.model import ScRatio
 from scratio.model._methods import METHODS
 from scratio.model._schema import ConditionDict
-from scratio.stats import mean_and_error
+from scratio.stats import mean_and_error, most_folds
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,22 @@ class FitSettings:
         return cls(n_folds, method, random_state, model_kwargs or {}, train_kwargs or {})
 
 
-def fit_model(cells: AnnData, keys: list[str], use_rep: str, settings: FitSettings) -> ScRatio:
-    """Cross-fitted model of the cells, conditioned on the keys."""
+def fit_model(
+    cells: AnnData, keys: list[str], use_rep: str, settings: FitSettings, *, group_key: str | None = None
+) -> ScRatio:
+    """Cross-fitted model of the cells, conditioned on the keys; with a group key its folds are of whole groups."""
     ScRatio.setup_anndata(cells, obsm_key=use_rep, condition_keys=keys)
-    model = ScRatio(cells, **{**settings.model_kwargs, "n_folds": settings.n_folds})
-    model.train(**{"random_state": settings.random_state, **settings.train_kwargs})
+    n_folds = settings.n_folds
+    if group_key is not None:
+        strata = cells.obs.groupby(keys, observed=True).ngroup().to_numpy()
+        n_folds = min(n_folds, most_folds(strata, np.unique(cells.obs[group_key], return_inverse=True)[1]))
+        if n_folds < 2:
+            raise ValueError(
+                f"some cells of the same labels of {keys} all come from one of obs[{group_key!r}]; nothing could be "
+                "learnt about them from other samples. Leave these cells or a covariate out"
+            )
+    model = ScRatio(cells, **{**settings.model_kwargs, "n_folds": n_folds})
+    model.train(**{"random_state": settings.random_state, "group_key": group_key, **settings.train_kwargs})
     return model
 
 

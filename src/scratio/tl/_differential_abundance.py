@@ -11,16 +11,21 @@ from anndata import AnnData
 from pandas.api.types import is_bool_dtype, is_list_like
 
 from scratio.model import ScRatio
-from scratio.stats import overlap_support
+from scratio.stats import is_supported
 from scratio.tl._cross_fit import FitSettings, fit_model, means_by_side, of_own, score, with_columns
-from scratio.tl._question import Question, cells_of
-from scratio.tl._samples import Samples, assign_regions, compare, region_table, samples_of_all, samples_table
+from scratio.tl._diagnostics import diagnose
+from scratio.tl._question import Question, Tables, cells_of
+from scratio.tl._samples import (
+    Samples,
+    assign_neighborhoods,
+    compare,
+    neighborhood_table,
+    samples_of_all,
+    samples_table,
+)
 from scratio.tl._write import check_key_added, record
 
-RESULTS, TESTED = ("log_ratio", "std", "support"), ("pvalue", "qvalue")
-
-Tables = dict[str, pd.DataFrame]
-"""Results of cells by treatments, by the name of the result."""
+RESULTS, TESTED = ("log_ratio", "std", "typicality", "support"), ("pvalue", "qvalue")
 
 
 def differential_abundance(
@@ -62,13 +67,14 @@ def differential_abundance(
     covariate_keys
         Categorical columns held fixed: both densities are conditioned on the cell's own labels of these.
     sample_key
-        Column with donors or samples. Conditions are then tested across them: within samples that have cells of both,
-        by flipped signs, or between samples, by permuted labels, adjusted for the covariates that are the same for all
-        cells of a sample. What is tested is how many of a sample's cells lie near a cell; the log ratio itself does
-        not enter. Without samples there is no p-value, because cells are not replicates: those of one sample share
-        whatever that sample has of its own.
+        Column with donors or samples. Each cell is then scored by networks that saw no cell of its sample, and
+        conditions are tested across samples: within samples that have cells of both, by flipped signs, or between
+        samples, by permuted labels, adjusted for the covariates that are the same for all cells of a sample. What is
+        tested is how many of a sample's cells lie near a cell; the log ratio itself does not enter. Without samples
+        there is no p-value, because cells are not replicates: those of one sample share whatever that sample has of its
+        own.
     n_folds
-        Cross-fitting folds, at least 2.
+        Cross-fitting folds, at least 2; with ``sample_key`` no more than a condition has samples.
     method
         Estimator, see :meth:`scratio.model.ScRatio.log_ratio`.
     key_added
@@ -87,25 +93,35 @@ def differential_abundance(
     ``obs[key_added + "_log_ratio"]``
         Out-of-fold log ratio in nats; NaN for cells of neither category.
     ``obs[key_added + "_std"]``
-        Standard error of the log ratio in nats, from the spread of the networks that scored the cell (see
-        :meth:`scratio.model.ScRatio.log_ratio`); NaN for a single network.
+        Standard error of the log ratio in nats, from the spread of the networks that scored the cell and similar cells
+        (see :meth:`scratio.model.ScRatio.log_ratio`), enlarged where held-out labels show that it is too small
+        (``scratio.stats.residual_inflation``); NaN for a single network.
+    ``obs[key_added + "_typicality"]``
+        Share of the treatment's or of the reference's cells, whichever is smaller, that lie at least as far from their
+        fellows as this cell does (``scratio.stats.typicality``).
     ``obs[key_added + "_support"]``
-        False where the cell is atypical of the treatment's or of the reference's cells, so that its log ratio is an
-        extrapolation, and for cells of neither category.
+        False where that share is below 1%, so that the log ratio is an extrapolation, and for cells of neither
+        category. Nothing else happens to such cells.
     ``obs[key_added + "_pvalue"]``, ``obs[key_added + "_qvalue"]``
-        With ``sample_key``: two-sided p-value of the cell's region, and its false discovery rate, that is the expected
-        share of cells called wrongly if all cells of this q-value or less are called. NaN with fewer than 4 samples.
-    ``obs[key_added + "_region"]``
-        With ``sample_key``: the cell's region, of about 50 similar cells.
+        With ``sample_key``: two-sided p-value of the cell's neighbourhood, and its false discovery rate, that is the
+        expected share of cells called wrongly if all cells of this q-value or less are called. NaN with fewer than 4
+        samples of each condition. :func:`scratio.tl.regions` joins what is significant and names it.
+    ``obs[key_added + "_neighborhood"]``
+        With ``sample_key``: the cell's neighbourhood, of about 50 similar cells.
     ``obsm[key_added + "_log_ratio"]``, ``..._std``, ``..._support``
         For a list of treatments, or None: a column of the above for each treatment. ``obs`` then has the cell's own
         treatment's, and NaN for cells of the reference.
     ``uns[key_added]["table"]``
         A row for each treatment: numbers of cells, mean log ratio of the treatment's and of the reference's cells with
         standard errors, share of supported cells. Standard errors are across cells, not across samples.
-    ``uns[key_added]["regions"]``, ``uns[key_added]["samples"]``
-        With ``sample_key``: a row for each region (effect in nats, standard error across samples, p-values of the
-        region and of the family of all regions, q-value), and one for each sample that took part.
+    ``uns[key_added]["diagnostics"]``, ``uns[key_added]["calibration"]``
+        A row for each treatment: slope of the held-out labels on the log ratio (1 if it is right on average), area
+        under the ROC curve, overlap of the densities from 0 to 1, effective numbers of cells, supported share, by how
+        much held-out labels enlarged the variance, and a verdict in words; and the reliability curve, which
+        :func:`scratio.pl.calibration` draws.
+    ``uns[key_added]["neighborhoods"]``, ``uns[key_added]["samples"]``
+        With ``sample_key``: a row for each neighbourhood (effect in nats, standard error across samples, p-values of
+        its own, pooled over all neighbourhoods, and of their family, q-value), and one for each sample that took part.
     ``uns[key_added]``
         Parameters, training history.
 
@@ -138,20 +154,22 @@ def differential_abundance(
     samples = {} if sample_key is None else samples_of_all(used.obs, question, sample_key)
     is_table = treatment is None or is_list_like(treatment)
     columns = {name: f"{key_added}_{name}" for name in (*RESULTS, *(TESTED if samples else ()))}
-    region_column = [f"{key_added}_region"] if samples else []
-    check_key_added(adata, key_added, [*columns.values(), *region_column], obsm=[*columns.values()] if is_table else [])
-    model = fit_model(used, [condition_key, *covariate_keys], use_rep, settings)
+    places = f"{key_added}_neighborhood"
+    written = [*columns.values(), *([places] if samples else [])]
+    check_key_added(adata, key_added, written, obsm=[*columns.values()] if is_table else [])
+    model = fit_model(used, [condition_key, *covariate_keys], use_rep, settings, group_key=sample_key)
     results = _score(model, used, question, settings)
-    further = {"table": _table(results, used.obs[condition_key], question)}
+    further: dict[str, Any] = diagnose(model, used, results, question, sample_key)
+    further["table"] = _table(results, used.obs[condition_key], question)
     if samples:
-        region = assign_regions(model.embedding(used), settings.random_state)
-        tested, further["regions"] = _test(model, used, region, question, samples, settings)
+        neighborhood = assign_neighborhoods(model.embedding(used), settings.random_state)
+        tested, further["neighborhoods"] = _test(model, used, neighborhood, question, samples, settings)
         results, further["samples"] = {**results, **tested}, samples_table(samples)
 
     target = adata.copy() if copy else adata
     if samples:
-        names = pd.Series(region.astype(str), index=used.obs_names, dtype="category")
-        target.obs[region_column[0]] = names.reindex(target.obs_names)
+        names = pd.Series(neighborhood.astype(str), index=used.obs_names, dtype="category")
+        target.obs[places] = names.reindex(target.obs_names)
     _write(target, used, {columns[name]: table for name, table in results.items()}, question, is_table)
     params = {
         "condition_key": condition_key,
@@ -168,13 +186,14 @@ def differential_abundance(
 
 def _score(model: ScRatio, used: AnnData, question: Question, settings: FitSettings) -> Tables:
     """Log ratios, standard errors and support, cells by treatments."""
-    x, labels = model.embedding(used), used.obs[question.condition_key]
+    labels = used.obs[question.condition_key]
     results = {name: _empty(used, question, name == "support") for name in RESULTS}
     for place, treatment in enumerate(question.treatments):
         rows = np.flatnonzero(question.compared(labels, treatment))
-        found = score(model, *question.contrast(treatment), settings.method, rows=rows)
-        support = overlap_support(x[rows], (labels == treatment).to_numpy()[rows])
-        for name, values in zip(RESULTS, (*found, support), strict=True):
+        top, bottom = question.contrast(treatment)
+        found = score(model, top, bottom, settings.method, rows=rows)
+        typical = model.typicality(numerator=top, denominator=bottom, rows=rows)
+        for name, values in zip(RESULTS, (*found, typical, is_supported(typical)), strict=True):
             results[name].iloc[rows, place] = values
     return results
 
@@ -182,22 +201,22 @@ def _score(model: ScRatio, used: AnnData, question: Question, settings: FitSetti
 def _test(
     model: ScRatio,
     used: AnnData,
-    regions: np.ndarray,
+    neighborhoods: np.ndarray,
     question: Question,
     samples: dict[str, Samples],
     settings: FitSettings,
 ) -> tuple[Tables, pd.DataFrame]:
-    """p- and q-values, cells by treatments, each those of the cell's region; the table of the regions."""
+    """p- and q-values, cells by treatments, each those of the cell's neighbourhood; the table of neighbourhoods."""
     labels, x = used.obs[question.condition_key], model.embedding(used)
     results, tables = {name: _empty(used, question) for name in TESTED}, []
     for place, treatment in enumerate(question.treatments):
         rows = np.flatnonzero(question.compared(labels, treatment))
-        names, region = np.unique(regions[rows], return_inverse=True)
+        names, neighborhood = np.unique(neighborhoods[rows], return_inverse=True)
         sides = question.sides(labels, treatment).iloc[rows]
-        test = compare(x[rows], region, used.obs.iloc[rows], samples[treatment], sides, settings.random_state)
-        table = region_table(test, names.astype(str), region, samples[treatment])
+        test = compare(x[rows], neighborhood, used.obs.iloc[rows], samples[treatment], sides, settings.random_state)
+        table = neighborhood_table(test, names.astype(str), neighborhood, samples[treatment])
         for name in TESTED:
-            results[name].iloc[rows, place] = table[name].to_numpy()[region]
+            results[name].iloc[rows, place] = table[name].to_numpy()[neighborhood]
         tables.append(table.assign(treatment=treatment))
     return results, pd.concat(tables, ignore_index=True)
 
@@ -219,7 +238,7 @@ def _write(target: AnnData, used: AnnData, results: Tables, question: Question, 
 
 def _table(results: Tables, labels: pd.Series, question: Question) -> pd.DataFrame:
     """A row for each treatment."""
-    values, errors, support = (results[name] for name in RESULTS)
+    values, errors, support = (results[name] for name in ("log_ratio", "std", "support"))
     rows = []
     for treatment in question.treatments:
         row: dict[str, Any] = {"treatment": treatment, "reference": question.reference}

@@ -6,6 +6,7 @@ from anndata import AnnData
 
 from scratio.model import ScRatio
 from scratio.model._schema import ConditionDict
+from scratio.stats import is_supported
 from scratio.tl._write import check_key_added, record
 
 
@@ -48,7 +49,9 @@ def log_ratio(
     Returns
     -------
     None, or a copy. Written are ``obs[key_added]`` (nats), ``obs[key_added + "_std"]`` (standard error in nats; with
-    ``return_std=True``) and ``uns[key_added]`` (contrast, method, versions).
+    ``return_std=True``), ``obs[key_added + "_typicality"]`` and ``obs[key_added + "_support"]`` (False where the log
+    ratio is an extrapolation, see :meth:`scratio.model.ScRatio.typicality`) and ``uns[key_added]`` (contrast, method,
+    versions).
 
     Raises
     ------
@@ -69,10 +72,13 @@ def log_ratio(
     True
     """
     names = [key_added, f"{key_added}_std"] if kwargs.get("return_std") else [key_added]
-    check_key_added(adata, key_added, names)
+    judged = [f"{key_added}_typicality", f"{key_added}_support"]
+    check_key_added(adata, key_added, [*names, *judged])
     result = model.log_ratio(adata, numerator=numerator, denominator=denominator, method=method, **kwargs)
+    typical = model.typicality(adata, numerator=numerator, denominator=denominator)
     target = adata.copy() if copy else adata
-    for name, values in zip(names, result if isinstance(result, tuple) else (result,), strict=True):
+    values_of = (*(result if isinstance(result, tuple) else (result,)), typical, is_supported(typical))
+    for name, values in zip([*names, *judged], values_of, strict=True):
         target.obs[name] = values
     target.uns[key_added] = record({"numerator": numerator, "denominator": denominator, "method": method, **kwargs})
     return target if copy else None

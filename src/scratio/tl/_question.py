@@ -19,6 +19,10 @@ REST = "rest"
 """Reference that stands for all other categories; a category of this name takes precedence."""
 
 
+Tables = dict[str, pd.DataFrame]
+"""Results of cells by treatments, by the name of the result."""
+
+
 @dataclass(frozen=True)
 class Question:
     """What is compared, given fixed covariates.

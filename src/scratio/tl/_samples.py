@@ -15,14 +15,14 @@ from scratio.stats import (
     compare_samples,
     group_contrast,
     log_abundance,
-    regions,
+    neighborhoods,
     weighted_fdr,
 )
 from scratio.tl._question import Question
 
 ENOUGH = 4
 """Samples of each group below which no q-value is given: 3 against 3 have 20 arrangements, and no p-value below .1."""
-_REGIONS, _ARRANGEMENTS = 31, 32
+_NEIGHBORHOODS, _ARRANGEMENTS = 31, 32
 
 
 @dataclass(frozen=True)
@@ -130,23 +130,23 @@ def _nuisance(obs: pd.DataFrame, key: str, names: list[str], covariate_keys: lis
     return pd.get_dummies(pd.DataFrame(levels).T, drop_first=True).to_numpy(dtype=float)
 
 
-def assign_regions(x: np.ndarray, random_state: int) -> np.ndarray:
-    """Region of every cell, blind to samples and conditions."""
-    return regions(x, int(child_seed(random_state, _REGIONS) % 2**32))
+def assign_neighborhoods(x: np.ndarray, random_state: int) -> np.ndarray:
+    """Neighbourhood of every cell, blind to samples and conditions."""
+    return neighborhoods(x, int(child_seed(random_state, _NEIGHBORHOODS) % 2**32))
 
 
 def compare(
-    x: np.ndarray, region: np.ndarray, obs: pd.DataFrame, samples: Samples, sides: pd.Series, random_state: int
+    x: np.ndarray, neighborhood: np.ndarray, obs: pd.DataFrame, samples: Samples, sides: pd.Series, random_state: int
 ) -> SampleTest:
-    """Test across samples of how many of their cells lie near each region.
+    """Test across samples of how many of their cells lie near the centre of each neighbourhood.
 
     The value of a sample is the log of that share, or, of pairs, its difference between treatment and reference, so
     that the effect is a log ratio in nats.
 
     Parameters
     ----------
-    x, region, obs
-        Standardised embedding, regions and labels of the cells that are compared.
+    x, neighborhood, obs
+        Standardised embedding, neighbourhoods and labels of the cells that are compared.
     samples
         Samples that take part.
     sides
@@ -155,15 +155,16 @@ def compare(
         Seed of the arrangements.
     """
     codes = pd.Categorical(obs[samples.key], categories=samples.names).codes.astype(int)
+    cells = np.bincount(neighborhood)
     rng = np.random.default_rng(child_seed(random_state, _ARRANGEMENTS))
     if samples.is_treatment is not None:
-        values = log_abundance(x, region, codes)
-        return compare_samples(values, samples.is_treatment, rng, nuisance=samples.nuisance)
+        values = log_abundance(x, neighborhood, codes)
+        return compare_samples(values, samples.is_treatment, rng, nuisance=samples.nuisance, weights=cells)
     is_treatment = (sides != samples.reference).to_numpy()
     # Sample s has the codes s without and s + n_samples with the treatment.
     both = np.where(codes < 0, codes, codes + len(samples.names) * is_treatment)
-    reference, treated = np.split(log_abundance(x, region, both), 2, axis=1)
-    return compare_pairs(treated - reference, rng)
+    reference, treated = np.split(log_abundance(x, neighborhood, both), 2, axis=1)
+    return compare_pairs(treated - reference, rng, weights=cells)
 
 
 def samples_table(samples: dict[str, Samples]) -> pd.DataFrame:
@@ -175,18 +176,19 @@ def samples_table(samples: dict[str, Samples]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def region_table(test: SampleTest, names: np.ndarray, region: np.ndarray, samples: Samples) -> pd.DataFrame:
-    """A row for every region, under its name; q-values count regions by their cells."""
-    cells = np.bincount(region)
+def neighborhood_table(test: SampleTest, names: np.ndarray, neighborhood: np.ndarray, samples: Samples) -> pd.DataFrame:
+    """A row for every neighbourhood, under its name; q-values count neighbourhoods by their cells."""
+    cells = np.bincount(neighborhood)
     enough = samples.smallest_group >= ENOUGH
     return pd.DataFrame(
         {
-            "region": names,
+            "neighborhood": names,
             "n_cells": cells,
             "effect": test.effect,
             "standard_error": test.standard_error,
             "pvalue": test.pvalue,
+            "pooled_pvalue": test.pooled_pvalue,
             "familywise_pvalue": test.familywise_pvalue,
-            "qvalue": weighted_fdr(test.pvalue, cells) if enough else np.nan,
+            "qvalue": weighted_fdr(test.pooled_pvalue, cells) if enough else np.nan,
         }
     )

@@ -1,4 +1,4 @@
-"""Regions of similar cells, at which samples are compared."""
+"""Neighbourhoods of similar cells, at which samples are compared."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import numpy as np
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.neighbors import NearestNeighbors
 
-CELLS_PER_REGION, FEWEST, MOST = 50, 10, 500
-"""Cells that a region should have; smallest and largest number of regions."""
+CELLS_EACH, FEWEST, MOST = 50, 10, 500
+"""Cells that a neighbourhood should have; smallest and largest number of neighbourhoods."""
 SCALES, LARGEST_SHARE = (10, 20, 40), 0.1
 """Neighbours for each sample; largest share of all cells in a neighbourhood."""
 
 
-def regions(x: np.ndarray, random_state: int) -> np.ndarray:
-    """Region of every cell: k-means with about 50 cells each, and no more than 500 regions.
+def neighborhoods(x: np.ndarray, random_state: int) -> np.ndarray:
+    """Neighbourhood of every cell: k-means with about 50 cells each, and no more than 500 of them.
 
     It knows neither samples nor conditions, so that the samples stay exchangeable.
 
@@ -28,38 +28,38 @@ def regions(x: np.ndarray, random_state: int) -> np.ndarray:
     -------
     Codes from 0, each of which occurs, shape (n,).
     """
-    number = int(np.clip(len(x) // CELLS_PER_REGION, min(FEWEST, len(x)), MOST))
+    number = int(np.clip(len(x) // CELLS_EACH, min(FEWEST, len(x)), MOST))
     found = MiniBatchKMeans(number, batch_size=4_096, n_init=3, random_state=random_state).fit_predict(x)
     return np.unique(found, return_inverse=True)[1]
 
 
-def log_abundance(x: np.ndarray, region: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    r"""Log share of each sample's cells that lie near the centre of each region, on several scales.
+def log_abundance(x: np.ndarray, neighborhood: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    r"""Log share of each sample's cells that lie near the centre of each neighbourhood, on several scales.
 
-    With :math:`n_{sr}` cells of sample s among the nearest of region r's centre and :math:`n_s` in all it is
-    :math:`\log \frac{n_{sr} + 1/2}{n_s + 1/2}`. Neighbourhoods of 10, 20 and 40 cells for each sample, but of no more
-    than a tenth of all cells, overlap; small ones are sharp, large ones have less noise of counting.
+    With :math:`n_{sr}` cells of sample s among the nearest of the centre of neighbourhood r and :math:`n_s` in all it
+    is :math:`\log \frac{n_{sr} + 1/2}{n_s + 1/2}`. The nearest 10, 20 and 40 cells for each sample, but no more than
+    a tenth of all cells, overlap with those of other centres; few are sharp, many have less noise of counting.
 
     Parameters
     ----------
     x
         Standardised embedding, shape (n, d).
-    region
-        Region of every cell, shape (n,).
+    neighborhood
+        Neighbourhood of every cell, shape (n,).
     codes
         Sample of every cell, shape (n,); negative for a cell that is of none.
 
     Returns
     -------
-    Shape (n_scales, n_samples, n_regions).
+    Shape (n_scales, n_samples, n_neighborhoods).
     """
-    n_samples, n_regions = int(codes.max()) + 1, int(region.max()) + 1
+    n_samples, n_places = int(codes.max()) + 1, int(neighborhood.max()) + 1
     largest = max(int(LARGEST_SHARE * len(x)), 1)
     scales = sorted({min(scale * n_samples, largest) for scale in SCALES})
-    sums = np.stack([np.bincount(region, weights=column, minlength=n_regions) for column in x.T], axis=1)
-    centres = sums / np.bincount(region)[:, None]
+    sums = np.stack([np.bincount(neighborhood, weights=column, minlength=n_places) for column in x.T], axis=1)
+    centres = sums / np.bincount(neighborhood)[:, None]
     near = codes[NearestNeighbors(n_neighbors=scales[-1]).fit(x).kneighbors(centres, return_distance=False)]
-    counts = np.empty((len(scales), n_samples, n_regions))
+    counts = np.empty((len(scales), n_samples, n_places))
     for sample in range(n_samples):
         is_own = near == sample
         counts[:, sample] = [is_own[:, :k].sum(1) for k in scales]

@@ -1,0 +1,165 @@
+"""Whether held-out labels follow the log ratio, and how far the two conditions overlap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import expit, logit, logsumexp
+from sklearn.neighbors import NearestNeighbors
+
+from scratio.stats._shrinkage import term_shrinkage
+
+N_BINS, N_NEIGHBORS, SIGNIFICANT = 10, 20, 2.0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Slope of the labels on the log ratio, and its standard error; 1 where the log ratio is right on average."""
+
+    slope: float
+    standard_error: float
+
+
+def label_slope(
+    log_ratio: np.ndarray, is_treatment: np.ndarray, offset: np.ndarray, groups: np.ndarray | None = None
+) -> Calibration:
+    r"""Slope a in the logistic model :math:`\operatorname{logit} P(treatment | x) = offset + b + a \log r(x)`.
+
+    Parameters
+    ----------
+    log_ratio
+        Of cells that it was not fitted on, shape (n,).
+    is_treatment
+        Their labels, shape (n,).
+    offset
+        Log odds of the treatment without the log ratio, that is by the numbers of cells alone, shape (n,).
+    groups
+        Samples of the cells, integers, shape (n,): the standard error is then across samples.
+
+    Returns
+    -------
+    NaN where the log ratio is the same for all cells.
+    """
+    nothing = np.zeros_like(log_ratio)
+
+    def logits(values: np.ndarray) -> np.ndarray:
+        return np.stack([nothing, values], axis=1)
+
+    terms = np.stack([logits(log_ratio), logits(np.ones_like(log_ratio))])
+    if np.ptp(log_ratio) == 0.0:
+        return Calibration(float("nan"), float("nan"))
+    found = term_shrinkage(logits(offset), terms, is_treatment.astype(int), groups)[0]
+    return Calibration(found.slope, found.standard_error)
+
+
+def reliability(
+    log_ratio: np.ndarray, is_treatment: np.ndarray, offset: np.ndarray, groups: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Expected and observed log ratio of ten groups of cells with similar log ratios.
+
+    Parameters
+    ----------
+    log_ratio, is_treatment, offset, groups
+        As in :func:`label_slope`.
+
+    Returns
+    -------
+    Columns of a table: number of cells, ``expected`` and ``observed`` log ratio of each group in nats, and the standard
+    error of the observed one, from the numbers of its cells or across samples. Half a cell is added to either
+    condition.
+    """
+    order = np.argsort(log_ratio, kind="stable")
+    bins = [part for part in np.array_split(order, min(N_BINS, len(order))) if len(part)]
+    base = logit([expit(offset[part]).mean() for part in bins])
+    treated = np.array([is_treatment[part].sum() for part in bins]) + 0.5
+    others = np.array([(~is_treatment[part]).sum() for part in bins]) + 0.5
+    # Half a cell to either side here too, so that certainty is as finite as what is observed.
+    sizes = np.array([len(part) for part in bins])
+    design = [1.0 if groups is None else _design_effect(is_treatment[part], groups[part]) for part in bins]
+    share = np.array([expit(offset[part] + log_ratio[part]).sum() for part in bins])
+    return {
+        "n_cells": sizes,
+        "expected": logit((share + 0.5) / (sizes + 1.0)) - base,
+        "observed": np.log(treated / others) - base,
+        "standard_error": np.sqrt(1.0 / treated + 1.0 / others) * np.sqrt(design),
+    }
+
+
+def _design_effect(is_treatment: np.ndarray, groups: np.ndarray) -> float:
+    """By how much the variance of a share is larger than that of independent cells, at least 1."""
+    residual = is_treatment - is_treatment.mean()
+    independent = (residual**2).sum()
+    return max(float((np.bincount(groups, weights=residual) ** 2).sum() / independent), 1.0) if independent else 1.0
+
+
+def overlap(log_ratio: np.ndarray, is_treatment: np.ndarray) -> dict[str, float]:
+    r"""How far two conditions overlap, judged by the log ratio.
+
+    Parameters
+    ----------
+    log_ratio, is_treatment
+        As in :func:`label_slope`.
+
+    Returns
+    -------
+    ``overlap``, :math:`\int \min(p_{treatment}, p_{reference})`, from 0 (disjoint) to 1 (the same), and the effective
+    sample sizes :math:`(\sum w)^2 / \sum w^2` of the reference's cells weighted to look like the treatment's,
+    :math:`w = r`, and of the treatment's, :math:`w = 1 / r`: how many cells a comparison rests on.
+    """
+    sides = {"reference": log_ratio[~is_treatment], "treatment": -log_ratio[is_treatment]}
+    shared = [np.exp(np.minimum(side, 0.0)).mean() for side in sides.values()]
+    sizes = {
+        f"effective_cells_{name}": float(np.exp(2.0 * logsumexp(side) - logsumexp(2.0 * side)))
+        for name, side in sides.items()
+    }
+    return {"overlap": float(np.mean(shared)), **sizes}
+
+
+def residual_inflation(
+    x: np.ndarray,
+    folds: np.ndarray,
+    log_ratio: np.ndarray,
+    error: np.ndarray,
+    is_treatment: np.ndarray,
+    offset: np.ndarray,
+) -> float:
+    r"""By how much the variance of the log ratio is too small at least, judged by held-out labels.
+
+    The residuals :math:`e = y - \hat p` of two cells that neither's networks saw have the product
+    :math:`v_i v_j \epsilon_i \epsilon_j` on average, with :math:`v = \hat p (1 - \hat p)` and the errors
+    :math:`\epsilon` of their log ratios. Errors of neighbours are alike, but no more than equal, so that
+    :math:`\sum e_i e_j / \sum v_i v_j s_i s_j` over pairs of neighbours is 1 at most if the standard errors s are
+    right, and above 1 if all networks are wrong together, as after too short a training.
+
+    Parameters
+    ----------
+    x
+        Standardised embedding, shape (n, d).
+    folds
+        Fold of every cell, shape (n,); pairs are taken within folds.
+    log_ratio, is_treatment, offset
+        As in :func:`label_slope`.
+    error
+        Standard errors of the log ratios, shape (n,).
+
+    Returns
+    -------
+    That ratio where it is above 1 by more than two of its standard errors, else 1.
+    """
+    p = expit(offset + log_ratio)
+    residual, variance = is_treatment - p, p * (1.0 - p)
+    products, expected = [], 0.0
+    for fold in np.unique(folds):
+        rows = np.flatnonzero(folds == fold)
+        k = min(N_NEIGHBORS, len(rows) - 1)
+        if k < 1:
+            continue
+        near = NearestNeighbors(n_neighbors=k).fit(x[rows]).kneighbors(return_distance=False)
+        products.append(residual[rows] * residual[rows][near].sum(1))
+        claimed = variance[rows] * error[rows]
+        expected += float((claimed * claimed[near].sum(1)).sum())
+    found = np.concatenate(products)
+    # Most pairs come twice.
+    noise = np.sqrt(2.0 * (found**2).sum())
+    return float(found.sum() / expected) if found.sum() - SIGNIFICANT * noise > expected > 0.0 else 1.0

@@ -1,0 +1,216 @@
+"""Regions of the embedding in which a condition is significantly more, or less, frequent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from sklearn.neighbors import NearestNeighbors
+
+from scratio.model._check import check_embedding
+from scratio.stats import local_scale
+from scratio.tl._write import RESULT_MARK
+
+N_NEIGHBORS, CONNECTED = 15, 0.05
+"""Nearest cells of every cell; share of such pairs by which two neighbourhoods are connected."""
+COLUMNS = [
+    "treatment",
+    "region",
+    "n_cells",
+    "n_neighborhoods",
+    "annotation_share",
+    "mean_log_ratio",
+    "effect",
+    "qvalue",
+    "familywise_pvalue",
+    "samples_agreeing",
+    "n_samples",
+]
+
+
+def regions(
+    adata: AnnData,
+    *,
+    key: str = "da",
+    annotation_key: str | None = None,
+    group: str | None = None,
+    max_qvalue: float = 0.1,
+    copy: bool = False,
+) -> AnnData | None:
+    """Join significant neighbourhoods that touch, and name what they are made of.
+
+    Two neighbourhoods of a q-value of at most ``max_qvalue`` and the same sign touch if at least 5% of the 15 nearest
+    cells of the cells of either are in the other. A region is what is connected by that.
+
+    Parameters
+    ----------
+    adata
+        Cells with a result of :func:`scratio.tl.differential_abundance` with a ``sample_key``.
+    key
+        The result's ``key_added``.
+    annotation_key
+        Column of ``obs`` with cell types or clusters: a region has the name of the most frequent one of its cells, with
+        a number where several regions would have the same.
+    group
+        One of several treatments; by default the first.
+    max_qvalue
+        False discovery rate up to which a neighbourhood is significant.
+    copy
+        Whether to return a copy instead of writing into ``adata``.
+
+    Returns
+    -------
+    None, or a copy. Written are
+
+    ``obs[key + "_region"]``
+        The cell's region; missing for all others.
+    ``uns[key]["regions"]``
+        A row for each region, the largest first: numbers of cells and neighbourhoods, share of the annotation it is
+        named by, mean log ratio of its cells and mean effect across samples (nats, positive where the treatment is more
+        frequent), smallest q-value and family-wise p-value of its neighbourhoods, and how many of the samples agree:
+        pairs with a difference of that sign, or samples on their group's side of the middle between the groups' means
+        of the log share of cells in the region.
+
+    Raises
+    ------
+    KeyError
+        If there is no such result, it was computed without samples, or a column is missing.
+    ValueError
+        If ``max_qvalue`` is not between 0 and 1, there are no q-values since samples were too few, or
+        ``obs[key + "_region"]`` is the user's own.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import scratio
+    >>> adata = scratio.datasets.gaussians(n_cells=800, n_dims=2, random_state=0)
+    >>> adata.obs["donor"] = adata.obs["condition"].astype(str) + (np.arange(800) % 4).astype(str)
+    >>> scratio.tl.differential_abundance(
+    ...     adata, condition_key="condition", treatment="treated", reference="control", sample_key="donor",
+    ...     train_kwargs={"max_steps": 20, "progress_bar": False},
+    ... )
+    >>> scratio.tl.regions(adata, annotation_key="condition")
+    >>> bool((adata.uns["da"]["regions"]["qvalue"] <= 0.1).all())
+    True
+    """
+    result = _result(adata, key, annotation_key, max_qvalue)
+    group = str(result["diagnostics"]["treatment"].iloc[0]) if group is None else str(group)
+    table = result["neighborhoods"].query("treatment == @group").set_index("neighborhood")
+    if table.empty:
+        raise KeyError(f"uns[{key!r}] has no group {group!r}; found: {list(result['diagnostics']['treatment'])}")
+    if table["qvalue"].isna().all():
+        raise ValueError(f"uns[{key!r}] has no q-values for {group!r}: a group has too few samples")
+    column = f"{key}_log_ratio"
+    values = adata.obsm[column][group] if column in adata.obsm else adata.obs[column]
+    obs = adata.obs.assign(**{column: values})[values.notna()]
+    x = check_embedding(adata, result["params"]["use_rep"])[values.notna()]
+    place = table.index.get_indexer(pd.Index(obs[f"{key}_neighborhood"].astype(str)))
+    component = _components(x, place, table, max_qvalue)
+    part = pd.Series(component[place], index=obs.index)
+    labels = pd.Series("region", index=obs.index) if annotation_key is None else obs[annotation_key].astype(str)
+    names = _names(part, labels, always_number=annotation_key is None)
+    samples = result["samples"].query("treatment == @group")
+    rows = []
+    for one, name in names.items():
+        inside, own = (part == one).to_numpy(), table[component == one]
+        row = _row(obs, inside, own, samples, result["params"], group)
+        share = np.nan if annotation_key is None else float(labels[inside].value_counts(normalize=True).iloc[0])
+        rows.append({"treatment": group, "region": name, "annotation_share": share, **row})
+        rows[-1]["mean_log_ratio"] = float(obs.loc[inside, column].mean())
+    found = pd.DataFrame(rows, columns=pd.Index(COLUMNS))
+    target = adata.copy() if copy else adata
+    target.obs[f"{key}_region"] = pd.Categorical(part.map(names).reindex(target.obs_names), list(names.values()))
+    earlier = target.uns[key].get("regions")
+    if earlier is not None:
+        found = pd.concat([earlier[earlier["treatment"] != group], found], ignore_index=True)
+    target.uns[key]["regions"] = found
+    return target if copy else None
+
+
+def _result(adata: AnnData, key: str, annotation_key: str | None, max_qvalue: float) -> Any:
+    result = adata.uns.get(key, {})
+    if RESULT_MARK not in result or "neighborhoods" not in result:
+        raise KeyError(
+            f"uns[{key!r}] has no test across samples; run scratio.tl.differential_abundance(adata, ..., "
+            f"sample_key=..., key_added={key!r}) first"
+        )
+    if annotation_key is not None and annotation_key not in adata.obs:
+        raise KeyError(f"obs has no key {annotation_key!r}; found: {list(adata.obs.columns)}")
+    if not 0.0 < max_qvalue <= 1.0:
+        raise ValueError(f"max_qvalue must lie between 0 and 1, got {max_qvalue}")
+    if f"{key}_region" in adata.obs and "regions" not in result:
+        raise ValueError(f"obs[{key + '_region'!r}] would be overwritten; rename it")
+    return result
+
+
+def _components(x: np.ndarray, place: np.ndarray, table: pd.DataFrame, max_qvalue: float) -> np.ndarray:
+    """Region of every neighbourhood, -1 for those that are not significant."""
+    n = len(table)
+    scaled = x / local_scale(x, np.random.default_rng(0))
+    k = min(N_NEIGHBORS, len(x) - 1)
+    near = NearestNeighbors(n_neighbors=k).fit(scaled).kneighbors(return_distance=False)
+    ends = np.repeat(place, k), place[near.ravel()]
+    pairs = coo_matrix((np.ones(len(ends[0])), ends), shape=(n, n)).toarray()
+    sizes = k * np.bincount(place, minlength=n)
+    touch = np.maximum(pairs / sizes[:, None], (pairs / sizes[:, None]).T) >= CONNECTED
+    is_called, sign = (table["qvalue"] <= max_qvalue).to_numpy(), np.sign(table["effect"].to_numpy())
+    touch &= is_called[:, None] & is_called[None] & (sign[:, None] == sign[None])
+    found = connected_components(coo_matrix(touch), directed=False)[1]
+    found[~is_called] = -1
+    found[is_called] = np.unique(found[is_called], return_inverse=True)[1]
+    return found
+
+
+def _names(part: pd.Series, labels: pd.Series, always_number: bool) -> dict[int, str]:
+    """Name of every region, the largest first: its most frequent label, with a number where that is not unique."""
+    sizes = part[part >= 0].value_counts(sort=False).sort_index().sort_values(ascending=False, kind="stable")
+    dominant = {one: labels[part == one].value_counts().index[0] for one in sizes.index}
+    number: dict[str, int] = {}
+    named = {}
+    for one, name in dominant.items():
+        number[name] = number.get(name, 0) + 1
+        is_unique = list(dominant.values()).count(name) == 1 and not always_number
+        named[one] = name if is_unique else f"{name} {number[name]}"
+    return named
+
+
+def _row(
+    obs: pd.DataFrame, inside: np.ndarray, own: pd.DataFrame, samples: pd.DataFrame, params: Any, group: str
+) -> dict[str, Any]:
+    """What is known of a region of some cells and neighbourhoods."""
+    effect = float(np.average(own["effect"], weights=own["n_cells"]))
+    return {
+        "n_cells": int(inside.sum()),
+        "n_neighborhoods": len(own),
+        "effect": effect,
+        "qvalue": float(own["qvalue"].min()),
+        "familywise_pvalue": float(own["familywise_pvalue"].min()),
+        "samples_agreeing": _agreeing(obs, inside, samples, params, group, float(np.sign(effect))),
+        "n_samples": len(samples),
+    }
+
+
+def _agreeing(
+    obs: pd.DataFrame, inside: np.ndarray, samples: pd.DataFrame, params: dict[str, Any], group: str, sign: float
+) -> int:
+    """Number of samples, or of pairs, whose cells in the region speak for the effect."""
+    sample = obs[params["sample_key"]].astype(str).to_numpy()
+    is_treatment = (obs[params["condition_key"]].astype(str) == group).to_numpy()
+    are_pairs = (samples["group"] == "both").all()
+
+    def log_share(name: str, cells: np.ndarray) -> float:
+        own = cells & (sample == name)
+        return float(np.log((own & inside).sum() + 0.5) - np.log(own.sum() + 0.5))
+
+    everything = np.ones(len(obs), dtype=bool)
+    if are_pairs:
+        differences = [log_share(name, is_treatment) - log_share(name, ~is_treatment) for name in samples["sample"]]
+        return int((np.sign(differences) == sign).sum())
+    shares = np.array([log_share(name, everything) for name in samples["sample"]])
+    is_case = (samples["group"] == "treatment").to_numpy()
+    middle = 0.5 * (shares[is_case].mean() + shares[~is_case].mean())
+    return int((np.sign(shares - middle) == np.where(is_case, sign, -sign)).sum())
