@@ -13,6 +13,7 @@ import torch
 from anndata import AnnData
 
 import scratio
+from scratio.stats import is_supported, local_scale, typicality
 
 SMALL = {
     "n_folds": 2,
@@ -169,3 +170,22 @@ def test_interferon_drives_the_stimulated_cells(real_data):
     found = first[first["gene"].isin(INTERFERON)]
     assert len(found) >= 3, list(first["gene"])
     assert (found["mean"] > 0.0).all()
+
+
+# --- support -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("absent", ["B cell", "Fibroblast", "Monocyte", "T cell"])
+def test_a_cell_type_that_is_absent_from_both_conditions_is_not_supported(real_data, absent):
+    adata = real_data("zhang2019_ra_synovium_harmony")
+    x = np.asarray(adata.obsm["X_pca_harmony"], dtype=float)
+    x /= local_scale(x, np.random.default_rng(0))
+    is_absent = (adata.obs["celltype"] == absent).to_numpy()
+    order = np.random.default_rng(1).permutation(np.flatnonzero(~is_absent))
+    fresh, training = np.split(order, [len(order) // 10])
+    is_first = (adata.obs["disease"] == adata.obs["disease"].iloc[0]).to_numpy()[training]
+    judged = np.r_[np.flatnonzero(is_absent), fresh]
+    found = np.minimum(*(typicality(x[judged], x[training][side]) for side in (is_first, ~is_first)))
+    flagged = ~is_supported(found)
+    assert flagged[: is_absent.sum()].mean() > 0.95
+    assert flagged[is_absent.sum() :].mean() < 0.05

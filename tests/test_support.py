@@ -127,6 +127,37 @@ def test_support_travels_with_a_saved_model(model, tmp_path):
         np.testing.assert_array_equal(mine, theirs)
 
 
+@pytest.mark.parametrize(
+    ("analysis", "column", "kwargs"),
+    [
+        (scratio.tl.batch_effect, "batch_effect_support", {"batch_key": "b", "use_rep": "X_pca"}),
+        (
+            scratio.tl.combination_effect,
+            "combination_support",
+            {"condition_keys": ["a", "b"], "combination": ("a", "b"), "reference": ("none", "none")},
+        ),
+        (scratio.tl.treatment_response, "response_support", {"treatment_key": "a", "donor_key": "b", "reference": "a"}),
+    ],
+)
+def test_every_analysis_flags_outliers_and_what_only_one_side_has(analysis, column, kwargs, quick):
+    rng = np.random.default_rng(0)
+    a, b = (np.array(["none", name])[np.arange(800) // size % 2] for name, size in (("a", 1), ("b", 2)))
+    x = rng.normal(size=(800, 2))
+    x[:3] = 40.0 + 20.0 * np.arange(3)[:, None]
+    alone = np.flatnonzero((a == "a") & (b == "b"))[-40:]
+    x[alone] = rng.normal(size=(40, 2)) * 0.3 - 12.0  # a state that no other group has
+    obs = pd.DataFrame({"a": a, "b": b}, index=[f"cell{i}" for i in range(800)])
+    adata = AnnData(obs=obs, obsm={"X_pca": x})
+    analysis(adata, **kwargs, n_folds=2, model_kwargs={"n_hidden": 8, "n_members": 1}, train_kwargs=quick)
+    support = adata.obs[column].to_numpy()
+    others = np.setdiff1d(np.arange(3, 800), alone)
+    assert support.dtype == bool
+    assert not support[:3].any()
+    assert support[others].mean() > 0.95
+    # Of the batch effect both sides have the state: the batch itself, and all cells.
+    assert support[alone].mean() > 0.9 if analysis is scratio.tl.batch_effect else not support[alone].any()
+
+
 # --- standard errors -----------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from scratio.model import OWN
 from scratio.model._check import check_categories, check_embedding, check_unique_names
-from scratio.tl._cross_fit import FitSettings, fit_model, score, with_columns
+from scratio.tl._cross_fit import FitSettings, fit_model, score, supported, with_columns
 from scratio.tl._write import check_key_added, history_tables, record, training_of
 
 
@@ -69,6 +69,8 @@ def batch_effect(
         Out-of-fold log ratio and its standard error in nats. With several embeddings the name of each comes between:
         ``batch_effect_X_pca_log_ratio``. NaN for cells of a batch and label with fewer than ``n_folds`` cells, of which
         no density can be learned.
+    ``obs[key_added + "_support"]``
+        Whether the cell is typical of its batch and label, and of its label (:meth:`scratio.model.ScRatio.typicality`).
     ``uns[key_added]["summary"]``
         Table with a row for all cells, each batch and each label of each embedding: number of cells, mean, median, and
         median magnitude of the log ratio. The row of all cells has the standard error of the median over batches (a
@@ -102,7 +104,9 @@ def batch_effect(
     used = _cells(adata, keys, embeddings, n_folds)
     prefixes = {name: f"{key_added}_{name}" if len(embeddings) > 1 else key_added for name in embeddings}
     check_key_added(
-        adata, key_added, [f"{prefix}_{kind}" for prefix in prefixes.values() for kind in ("log_ratio", "std")]
+        adata,
+        key_added,
+        [f"{prefix}_{kind}" for prefix in prefixes.values() for kind in ("log_ratio", "std", "support")],
     )
     columns, tables, training, history = {}, [], {}, {}
     for name, prefix in prefixes.items():
@@ -110,6 +114,7 @@ def batch_effect(
         fixed = {} if label_key is None else {label_key: OWN}
         values, std = score(model, {batch_key: OWN, **fixed}, fixed, settings.method)
         columns[f"{prefix}_log_ratio"], columns[f"{prefix}_std"] = values, std
+        columns[f"{prefix}_support"] = supported(model, {batch_key: OWN, **fixed}, fixed)
         tables.append(_summary(name, values, used.obs, keys))
         training[name], history[name] = training_of(model), history_tables(model.history)
     target = adata.copy() if copy else adata

@@ -13,7 +13,7 @@ from anndata import AnnData
 from scratio.model import ScRatio
 from scratio.model._check import check_categories, check_embedding, check_unique_names
 from scratio.stats import held_out_log_odds
-from scratio.tl._cross_fit import FitSettings, fit_model, score, with_columns
+from scratio.tl._cross_fit import FitSettings, fit_model, score, supported, with_columns
 from scratio.tl._write import check_key_added, record
 
 Group = tuple[str, ...]
@@ -101,6 +101,9 @@ def combination_effect(
         combinations' groups; NaN elsewhere.
     ``obs[key_added + "_interaction"]``
         Interaction of the same cells.
+    ``obs[key_added + "_support"]``
+        Whether the cell is typical of the combination's cells and of those of its first treatment, so that the log
+        ratio is no extrapolation (:meth:`scratio.model.ScRatio.typicality`).
     ``uns[key_added]["summary"]``
         A row for each combination: its treatments, its cells, the mean log ratio of its own cells, the mean magnitude
         over its cells and those of the first treatment, the mean interaction of its own cells, and
@@ -137,7 +140,7 @@ def combination_effect(
     designs = _designs(keys, combination, reference)
     used = _cells(adata, keys, designs, use_rep, n_folds)
     prefixes = [f"{key_added}_{design.name}" if len(designs) > 1 else key_added for design in designs]
-    kinds = ("log_ratio", "std", "interaction")
+    kinds = ("log_ratio", "std", "interaction", "support")
     check_key_added(adata, key_added, [f"{prefix}_{kind}" for prefix in prefixes for kind in kinds])
     model = fit_model(used, keys, use_rep, settings)
     own = _groups(used.obs, keys)
@@ -146,10 +149,10 @@ def combination_effect(
         cells = np.flatnonzero(own.isin(list(design.groups)))
         values = _score_design(model, keys, design, settings, cells)
         for kind, found in zip(kinds, values, strict=True):
-            column = np.full(used.n_obs, np.nan)
+            column = np.full(used.n_obs, False if kind == "support" else np.nan)
             column[cells] = found
             columns[f"{prefix}_{kind}"] = column
-        rows.append(_summary(design, own.iloc[cells], *values, np.asarray(used.obsm[use_rep])[cells], settings))
+        rows.append(_summary(design, own.iloc[cells], *values[:3], np.asarray(used.obsm[use_rep])[cells], settings))
     target = adata.copy() if copy else adata
     with_columns(target, used.obs_names, columns)
     params = {
@@ -223,15 +226,16 @@ def _cells(adata: AnnData, keys: list[str], designs: list[Design], use_rep: str,
 
 def _score_design(
     model: ScRatio, keys: list[str], design: Design, settings: FitSettings, cells: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Log ratio over the first treatment, its standard error, and the interaction."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Log ratio over the first treatment, its standard error, the interaction, and the support of the log ratio."""
 
     def condition(group: Group) -> dict[str, str]:
         return dict(zip(keys, group, strict=True))
 
     ratio, std = score(model, condition(design.both), condition(design.first), settings.method, rows=cells)
     without, _ = score(model, condition(design.second), condition(design.neither), settings.method, rows=cells)
-    return ratio, std, ratio - without
+    support = supported(model, condition(design.both), condition(design.first), rows=cells)
+    return ratio, std, ratio - without, support
 
 
 def _summary(

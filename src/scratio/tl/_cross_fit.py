@@ -13,7 +13,7 @@ from anndata import AnnData
 from scratio.model import ScRatio
 from scratio.model._methods import METHODS
 from scratio.model._schema import ConditionDict
-from scratio.stats import mean_and_error, most_folds
+from scratio.stats import is_supported, mean_and_error, most_folds
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,13 @@ def score(
         rows=rows,
     )
     return result if isinstance(result, tuple) else (result, np.full(len(result), np.nan))
+
+
+def supported(
+    model: ScRatio, numerator: ConditionDict, denominator: ConditionDict, *, rows: np.ndarray | None = None
+) -> np.ndarray:
+    """Whether the model's cells, or some of them, are typical of both conditions."""
+    return is_supported(model.typicality(numerator=numerator, denominator=denominator, rows=rows))
 
 
 def with_columns(target: AnnData, used: pd.Index, columns: Mapping[str, np.ndarray]) -> None:

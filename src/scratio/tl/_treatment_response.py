@@ -11,7 +11,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 
 from scratio.model import OWN, ScRatio
 from scratio.model._check import check_categories, check_embedding, check_unique_names
-from scratio.tl._cross_fit import FitSettings, fit_model, means_by_side, of_own, score, with_columns
+from scratio.tl._cross_fit import FitSettings, fit_model, means_by_side, of_own, score, supported, with_columns
 from scratio.tl._write import check_key_added, record
 
 
@@ -70,6 +70,9 @@ def treatment_response(
 
     ``obs[key_added + "_log_ratio"]``, ``obs[key_added + "_std"]``
         Treated cells: of the cell's own treatment. Untreated cells: of the treatment, if there is one alone, else NaN.
+    ``obs[key_added + "_support"]``
+        Whether the cell is typical of its donor's treated and untreated cells, so that the log ratio is no
+        extrapolation (:meth:`scratio.model.ScRatio.typicality`).
     ``obsm[key_added + "_log_ratio"]``
         Table of all cells by all treatments; NaN where a donor has fewer than ``n_folds`` treated or untreated cells.
     ``uns[key_added]["table"]``
@@ -107,15 +110,15 @@ def treatment_response(
     """
     settings = FitSettings.checked(n_folds, method, random_state, model_kwargs, train_kwargs)
     used, pairs = _cells(adata, treatment_key, donor_key, str(reference), use_rep, n_folds)
-    columns = [f"{key_added}_log_ratio", f"{key_added}_std"]
+    columns = [f"{key_added}_{name}" for name in ("log_ratio", "std", "support")]
     check_key_added(adata, key_added, columns, obsm=columns[:1])
     model = fit_model(used, [donor_key, treatment_key], use_rep, settings)
-    values, errors = _score_pairs(model, used, pairs, treatment_key, donor_key, str(reference), settings)
+    values, errors, support = _score_pairs(model, used, pairs, treatment_key, donor_key, str(reference), settings)
     target = adata.copy() if copy else adata
     labels = used.obs[treatment_key]
     untreated = values.columns[0] if values.shape[1] == 1 else None
     own = labels.where(labels != str(reference), untreated)
-    own_columns = {name: of_own(table, own) for name, table in zip(columns, (values, errors), strict=True)}
+    own_columns = {name: of_own(table, own) for name, table in zip(columns, (values, errors, support), strict=True)}
     with_columns(target, used.obs_names, own_columns)
     target.obsm[columns[0]] = values.reindex(target.obs_names)
     table = _table(values, errors, used.obs, pairs, treatment_key, donor_key, str(reference))
@@ -176,24 +179,20 @@ def _score_pairs(
     donor_key: str,
     reference: str,
     settings: FitSettings,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Log ratios and standard errors, cells by treatments."""
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Log ratios, standard errors and support, cells by treatments."""
     treatments = sorted({treatment for _, treatment in pairs})
-    values, errors = (
-        pd.DataFrame(np.nan, index=used.obs_names, columns=pd.Index(treatments, name=None)) for _ in range(2)
+    values, errors, support = (
+        pd.DataFrame(missing, index=used.obs_names, columns=pd.Index(treatments, name=None))
+        for missing in (np.nan, np.nan, False)
     )
     for place, treatment in enumerate(treatments):
         donors = [donor for donor, given in pairs if given == treatment]
         rows = np.flatnonzero(used.obs[donor_key].isin(donors))
-        found, std = score(
-            model,
-            {donor_key: OWN, treatment_key: treatment},
-            {donor_key: OWN, treatment_key: reference},
-            settings.method,
-            rows=rows,
-        )
-        values.iloc[rows, place], errors.iloc[rows, place] = found, std
-    return values, errors
+        ends = {donor_key: OWN, treatment_key: treatment}, {donor_key: OWN, treatment_key: reference}
+        values.iloc[rows, place], errors.iloc[rows, place] = score(model, *ends, settings.method, rows=rows)
+        support.iloc[rows, place] = supported(model, *ends, rows=rows)
+    return values, errors, support
 
 
 def _table(
