@@ -13,9 +13,9 @@ TREATMENT ?=
 REFERENCE ?=
 REP ?= X_pca
 
-.PHONY: help setup test lint typecheck docs docs-setup demo bench-speed bench-analyses bench-stats tutorials clean
+.PHONY: help setup test lint typecheck docs docs-setup demo bench-speed bench-analyses bench-stats bench-peers tutorials clean
 help:
-	@echo "make demo | test | lint | typecheck | bench-speed | bench-analyses | bench-stats | docs | tutorials | clean"
+	@echo "make demo | test | lint | typecheck | bench-speed | bench-analyses | bench-stats | bench-peers | docs | tutorials | clean"
 
 setup: $(VENV)/.installed-$(EXTRAS)
 
@@ -43,6 +43,11 @@ demo: setup
 # BENCH_ARGS=--quick for a run of a minute.
 bench-speed: setup
 	$(BIN)/python benchmarks/speed.py $(BENCH_ARGS)
+
+# The paper's closed-form benchmarks with every peer, hours; BENCH_ARGS=--quick for a minute.
+bench-peers: setup
+	$(BIN)/python benchmarks/gaussians.py $(BENCH_ARGS)
+	$(BIN)/python benchmarks/mutual_information.py $(BENCH_ARGS)
 
 # The analyses on real cells, an hour or so; the folder of the data is SCRATIO_DATA. BENCH_ARGS=sachs for one of them.
 bench-analyses: setup

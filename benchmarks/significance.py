@@ -13,18 +13,15 @@ and pydeseq2 are installed, Milo (pertpy's port of miloR, tested by DESeq2's neg
 from __future__ import annotations
 
 import argparse
-from contextlib import redirect_stderr, redirect_stdout
-from importlib.util import find_spec
-from io import StringIO
 from pathlib import Path
 
 import anndata as ad
 import numpy as np
 import pandas as pd
-from scipy.spatial.distance import cdist
 from scipy.stats import false_discovery_control, fisher_exact, ttest_ind
 from sklearn.cluster import KMeans
 
+from scratio import peers
 from scratio.stats import neighborhoods, weighted_fdr
 from scratio.tl._samples import compare, samples_of
 
@@ -85,25 +82,12 @@ def by_cells(adata: ad.AnnData, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return pvalues[neighborhood], false_discovery_control(pvalues)[neighborhood]
 
 
-def by_milo(adata: ad.AnnData, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Milo with k neighbours: a cell has the values of the nearest index cell whose neighbourhood it is in."""
-    import pertpy
-    import scanpy as sc
-
-    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-        sc.pp.neighbors(adata, n_neighbors=k, use_rep="X_pca", transformer="sklearn")
-        milo = pertpy.tl.Milo()
-        milo.make_nhoods(adata, prop=0.1, seed=0)
-        counts = milo.count_nhoods(milo.load(adata), sample_col="donor")
-        milo.da_nhoods(counts, design="~group", solver="pydeseq2")
-    table, x = counts["milo"].var, adata.obsm["X_pca"]
-    index = x[adata.obs_names.get_indexer(table["index_cell"])]
-    member = counts["rna"].obsm["nhoods"].toarray() > 0
-    nearest = np.where(member, cdist(x, index), np.inf).argmin(1)
-    is_inside = member.any(1)
-    values = (np.where(is_inside, table[name].to_numpy()[nearest], 1.0) for name in ("PValue", "SpatialFDR"))
-    pvalues, qvalues = (np.nan_to_num(part, nan=1.0) for part in values)
-    return pvalues, qvalues
+def by_milo(adata: ad.AnnData, seed: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same by Milo with k neighbours."""
+    is_case = (adata.obs["group"] == "case").to_numpy()
+    donors = adata.obs["donor"].to_numpy()
+    found = peers.milo(adata.obsm["X_pca"], donors, is_case, n_neighbors=k, random_state=seed)
+    return found.pvalue, found.qvalue
 
 
 METHODS = {
@@ -111,8 +95,8 @@ METHODS = {
     "samples, 20 clusters": by_clusters,
     "cells as replicates": by_cells,
 }
-if find_spec("pertpy") and find_spec("pydeseq2"):
-    METHODS |= {f"Milo, k={k}": lambda adata, seed, k=k: by_milo(adata, k) for k in (30, 100)}
+if peers.is_installed("pertpy") and peers.is_installed("pydeseq2"):
+    METHODS |= {f"Milo, k={k}": lambda adata, seed, k=k: by_milo(adata, seed, k) for k in (30, 100)}
 
 
 def measure(effect: float, batch: float, n_cohorts: int) -> list[dict]:

@@ -26,11 +26,11 @@ MAY_IMPORT = {
     "model": {"train", "stats", "module", "estimators", "paths", "helpers"},
     "datasets": {"helpers"},
     "peers": {"stats", "module", "estimators", "paths", "helpers"},
-    "tl": {"model", "stats", "datasets", "helpers"},
+    "tl": {"model", "stats", "datasets", "peers", "helpers"},
     "pl": {"model", "helpers"},
     "cli": {"model", "tl", "pl", "datasets", "helpers"},
     "helpers": {"helpers"},
-    "": {"model", "tl", "pl", "datasets", "helpers", "cli"},
+    "": {"model", "tl", "pl", "datasets", "peers", "helpers", "cli"},
 }
 """What each part may import of scratio, beside itself. "helpers" are the modules _*.py at the top, "" is __init__."""
 

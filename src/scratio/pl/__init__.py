@@ -3,6 +3,7 @@
 from scratio.pl._batch_effect import batch_effect
 from scratio.pl._calibration import calibration
 from scratio.pl._combination_effect import combination_effect
+from scratio.pl._compare_methods import compare_methods
 from scratio.pl._covariate_curve import covariate_curve
 from scratio.pl._driver_genes import driver_genes
 from scratio.pl._embedding import embedding
@@ -14,6 +15,7 @@ __all__ = [
     "batch_effect",
     "calibration",
     "combination_effect",
+    "compare_methods",
     "covariate_curve",
     "driver_genes",
     "embedding",

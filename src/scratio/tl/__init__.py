@@ -2,6 +2,7 @@
 
 from scratio.tl._batch_effect import batch_effect
 from scratio.tl._combination_effect import combination_effect
+from scratio.tl._compare_methods import compare_methods
 from scratio.tl._covariate_curve import covariate_curve
 from scratio.tl._differential_abundance import differential_abundance
 from scratio.tl._driver_genes import driver_genes
@@ -12,6 +13,7 @@ from scratio.tl._treatment_response import treatment_response
 __all__ = [
     "batch_effect",
     "combination_effect",
+    "compare_methods",
     "covariate_curve",
     "differential_abundance",
     "driver_genes",

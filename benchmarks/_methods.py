@@ -1,0 +1,61 @@
+"""scratio and its peers on arrays, with the time that each takes: what several benchmarks share."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+
+import scratio
+from scratio import peers
+
+CONTRAST = {"numerator": {"condition": "treated"}, "denominator": {"condition": "control"}}
+
+
+def cells(x: np.ndarray, is_treated: np.ndarray) -> ad.AnnData:
+    """Cells as an analyst has them."""
+    obs = pd.DataFrame({"condition": np.where(is_treated, "treated", "control")})
+    return ad.AnnData(obs=obs.set_index(obs.index.map("cell{}".format)), obsm={"X_pca": x})
+
+
+def fit_and_score(
+    name: str, x: np.ndarray, is_treated: np.ndarray, fresh: np.ndarray, seed: int, settings: dict[str, Any]
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Log ratios of fresh cells by a method, and the seconds of fitting and of scoring.
+
+    Parameters
+    ----------
+    name
+        ``"scratio"``, or that of a peer.
+    x, is_treated
+        Training cells.
+    fresh
+        Cells to score.
+    seed
+        Seed of the method.
+    settings
+        Of ``ScRatio.train``, or of the peer.
+    """
+    start = time.perf_counter()
+    if name == "scratio":
+        adata = cells(x, is_treated)
+        scratio.model.ScRatio.setup_anndata(adata, condition_keys=["condition"])
+        model = scratio.model.ScRatio(adata)
+        model.train(random_state=seed, **{"progress_bar": False, **settings})
+        fitted = time.perf_counter()
+        found = model.log_ratio(cells(fresh, np.zeros(len(fresh), dtype=bool)), **CONTRAST)
+    else:
+        peer = peers.make(name, random_state=seed, **settings).fit(x[is_treated], x[~is_treated])
+        fitted = time.perf_counter()
+        found = peer.log_ratio(fresh)
+    return found, {"fit_seconds": fitted - start, "score_seconds": time.perf_counter() - fitted}
+
+
+def settings_of(name: str, quick: bool) -> dict[str, Any]:
+    """Settings of a method: its defaults, or next to no training."""
+    if not quick or name in ("logistic", "boosting", "mlp", "qda", "knn"):
+        return {}
+    return {"max_steps": 20} if name == "scratio" else {"n_steps": 20, "n_hidden": 16}

@@ -1,0 +1,156 @@
+"""Methods of other packages, where those are installed: MELD, Milo, MrVI."""
+
+from __future__ import annotations
+
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from io import StringIO
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy.spatial.distance import cdist
+from sklearn.neighbors import NearestNeighbors
+
+INSTALL = {
+    "meld": "pip install --no-deps meld graphtools pygsp scprep tasklogger (its own pins exclude current pandas)",
+    "pertpy": "pip install pertpy pydeseq2",
+    "pydeseq2": "pip install pydeseq2",
+}
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported."""
+    return find_spec(package) is not None
+
+
+def required(package: str) -> Any:
+    """A package that is not among scratio's own requirements.
+
+    Raises
+    ------
+    ImportError
+        If it is not installed, with what installs it.
+    """
+    if not is_installed(package):
+        raise ImportError(f"{package} is not installed: {INSTALL.get(package, 'pip install ' + package)}")
+    return import_module(package)
+
+
+class MELD:
+    """MELD (Burkhardt et al. 2021, doi 10.1038/s41587-020-00803-5): densities of both samples, smoothed on a graph.
+
+    It scores the cells that it is fitted on; a new cell has the log ratio of the nearest of them.
+
+    Parameters
+    ----------
+    **kwargs
+        For ``meld.MELD``.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        self._package, self._kwargs = required("meld"), kwargs
+
+    def fit(self, x_num: np.ndarray, x_den: np.ndarray) -> MELD:
+        """Graph of all cells, and the smoothed densities."""
+        x = np.concatenate([x_num, x_den])
+        names = np.repeat(["num", "den"], [len(x_num), len(x_den)])
+        with redirect_stdout(StringIO()):
+            densities = self._package.MELD(**{"verbose": 0, **self._kwargs}).fit_transform(x, names)
+        tiny = np.finfo(float).tiny
+        num, den = (np.log(np.maximum(densities[name].to_numpy(), tiny)) for name in ("num", "den"))
+        self._fitted, self._index = num - den, NearestNeighbors(n_neighbors=1).fit(x)
+        return self
+
+    def log_ratio(self, x: np.ndarray) -> np.ndarray:
+        """That of the nearest fitted cell."""
+        return self._fitted[self._index.kneighbors(x, return_distance=False)[:, 0]]
+
+
+@dataclass(frozen=True)
+class CellTest:
+    """Log ratio (nats), p-value and q-value of every cell, shape (n,)."""
+
+    log_ratio: np.ndarray
+    pvalue: np.ndarray
+    qvalue: np.ndarray
+
+
+def milo(
+    x: np.ndarray, samples: np.ndarray, is_treatment: np.ndarray, *, n_neighbors: int = 30, random_state: int = 0
+) -> CellTest:
+    """Milo (Dann et al. 2022, doi 10.1038/s41587-021-01033-z) by pertpy, tested by DESeq2's negative binomial model.
+
+    A cell has the values of the nearest index cell whose neighbourhood it is in; one that is in none has 0, 1 and 1.
+
+    Parameters
+    ----------
+    x
+        Embedding, shape (n, d).
+    samples, is_treatment
+        Sample of every cell and its condition, the same for all cells of a sample, shape (n,).
+    n_neighbors
+        Of the graph; neighbourhoods have somewhat more cells.
+    random_state
+        Seed of the index cells.
+
+    Raises
+    ------
+    ImportError
+        If pertpy or pydeseq2 is not installed.
+    """
+    pertpy, _ = required("pertpy"), required("pydeseq2")
+    import scanpy as sc
+
+    obs = pd.DataFrame({"sample": np.asarray(samples).astype(str), "group": np.where(is_treatment, "b", "a")})
+    adata = AnnData(obs=obs.set_index(obs.index.map("cell{}".format)), obsm={"X": x})
+    # Both packages report to the console.
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        sc.pp.neighbors(adata, n_neighbors=n_neighbors, use_rep="X", transformer="sklearn")
+        tool = pertpy.tl.Milo()
+        tool.make_nhoods(adata, prop=0.1, seed=random_state)
+        counts = tool.count_nhoods(tool.load(adata), sample_col="sample")
+        tool.da_nhoods(counts, design="~group", model_contrasts="groupb-groupa", solver="pydeseq2")
+    table = counts["milo"].var
+    index = x[adata.obs_names.get_indexer(table["index_cell"])]
+    member = counts["rna"].obsm["nhoods"].toarray() > 0
+    nearest, is_inside = np.where(member, cdist(x, index), np.inf).argmin(1), member.any(1)
+
+    def of_cells(column: str, missing: float) -> np.ndarray:
+        return np.where(is_inside, np.nan_to_num(table[column].to_numpy(dtype=float)[nearest], nan=missing), missing)
+
+    return CellTest(np.log(2.0) * of_cells("logFC", 0.0), of_cells("PValue", 1.0), of_cells("SpatialFDR", 1.0))
+
+
+def mrvi(
+    counts: Any, samples: np.ndarray, is_treatment: np.ndarray, *, max_epochs: int | None = None, **kwargs: Any
+) -> np.ndarray:
+    """MrVI (Boyeau et al. 2025, doi 10.1038/s41592-025-02808-x) by scvi-tools: log ratio of every cell, shape (n,).
+
+    It needs counts, and the samples' differences are what it models. Its architecture has a bug before scvi-tools
+    1.4.3: say with a figure which version it came from.
+
+    Parameters
+    ----------
+    counts
+        Counts, shape (n, n_genes), dense or sparse.
+    samples, is_treatment
+        Sample of every cell and its condition, the same for all cells of a sample, shape (n,).
+    max_epochs
+        Passes over the cells; by default MrVI's own.
+    **kwargs
+        For its ``train``.
+    """
+    import scvi
+
+    obs = pd.DataFrame({"sample": np.asarray(samples).astype(str), "group": np.where(is_treatment, "num", "den")})
+    adata = AnnData(counts, obs=obs.set_index(obs.index.map("cell{}".format)))
+    scvi.external.MRVI.setup_anndata(adata, sample_key="sample", backend="torch")
+    model = scvi.external.MRVI(adata)
+    model.train(max_epochs=max_epochs, **kwargs)
+    found = model.differential_abundance(sample_cov_keys=["group"])["group_log_probs"]
+    by_group = found.to_pandas() if found.ndim == 2 else found.squeeze().to_pandas()
+    return (by_group["num"] - by_group["den"]).to_numpy()
