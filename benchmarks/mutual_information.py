@@ -1,11 +1,11 @@
 """Mutual information of correlated Gaussians as a mean log ratio (table 1 of arXiv 2602.24201).
 
-    python benchmarks/mutual_information.py             # d = 20 ... 320; writes benchmarks/results/mutual_information.csv
+    python benchmarks/mutual_information.py             # d = 20 ... 320; writes results/mutual_information.csv, .png
     python benchmarks/mutual_information.py --quick     # a minute; the figures mean nothing
     python benchmarks/mutual_information.py --methods scratio qda --dimensions 20 40
 
 Pairs of dimensions correlated by .8 over independent ones, 30,000 cells; the mean over 10,000 fresh cells of the
-numerator estimates the mutual information, -d/4 log(1 - .8^2). That mean has a standard error of .025 to .10 of its own;
+numerator estimates the mutual information, -d/4 log(1 - .8^2). That mean has a standard error of its own, .025 to .10;
 ``bias``, the mean of the errors on the same cells, does not. Each method has one configuration for all d; the paper's
 are the best schedule of each d.
 """
