@@ -169,6 +169,18 @@ def test_few_samples_have_no_qvalue_and_it_is_said_why():
     assert adata.obs["da_pvalue"].between(2 / 20 - 1e-9, 1.0).all()
 
 
+def test_what_an_earlier_result_had_is_not_left_beside_a_new_one():
+    adata = cohort(2.0, n_donors=8, n_cells=40)
+    score(adata, treatment=["case"])
+    scratio.tl.regions(adata, annotation_key="kind")
+    assert {"da_pvalue", "da_neighborhood", "da_region"} <= set(adata.obs)
+    assert "da_qvalue" in adata.obsm
+    score(adata, sample_key=None)
+    written = {"da_log_ratio", "da_std", "da_typicality", "da_support"}
+    assert {name for name in adata.obs if name.startswith("da_")} == written
+    assert list(adata.obsm) == ["X_pca"]
+
+
 def test_without_samples_there_is_no_pvalue():
     adata = cohort(0.0, n_cells=20)
     score(adata, sample_key=None)

@@ -53,6 +53,27 @@ def check_key_added(
         raise ValueError(f"{', '.join(taken)} would be overwritten; choose another key_added")
 
 
+def drop_earlier(adata: AnnData, key_added: str, names: Sequence[str]) -> None:
+    """Remove columns of an earlier result of scratio's under the same key, which the new one may not have.
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    key_added
+        Prefix of the columns.
+    names
+        Rest of their names, in ``obs`` and ``obsm``.
+    """
+    if RESULT_MARK not in adata.uns.get(key_added, {}):
+        return
+    for column in (f"{key_added}_{name}" for name in names):
+        if column in adata.obs:
+            del adata.obs[column]
+        if column in adata.obsm:
+            del adata.obsm[column]
+
+
 def storable(value: Any) -> Any:
     """Form of a parameter that h5ad and zarr can hold: None as a string, sequences as arrays, dicts throughout."""
     if value is None:
