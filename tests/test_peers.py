@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -57,6 +59,39 @@ def test_the_same_seed_gives_the_same_bits_and_another_other_ones(name):
     np.testing.assert_array_equal(found[0], found[1])
     if name not in ("qda", "knn", "boosting"):
         assert not np.array_equal(found[0], found[2])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_mrvi_tells_samples_apart_that_differ():
+    # Half of the treated cells express other genes; scvi-tools draws from global generators, which are restored.
+    rng = np.random.default_rng(0)
+    sample = np.arange(400) % 4
+    is_treated = sample < 2
+    moved = is_treated & (np.arange(400) % 8 < 4)
+    rate = np.where(moved[:, None] & (np.arange(30) < 15), 12.0, 2.0)
+    states = np.random.get_state(), random.getstate()
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            np.random.seed(0)
+            settings = {"max_epochs": 40, "accelerator": "cpu", "enable_progress_bar": False}
+            found = peers.mrvi(rng.poisson(rate).astype(np.float32), sample, is_treated, **settings)
+    finally:
+        np.random.set_state(states[0])
+        random.setstate(states[1])
+    assert found.shape == (400,)
+    assert found[moved].mean() > found[~is_treated].mean() + 1.0
+
+
+@pytest.mark.skipif(not peers.is_installed("pertpy"), reason="Milo needs pertpy, which is no requirement of scratio")
+def test_milo_finds_a_planted_difference():
+    rng = np.random.default_rng(0)
+    sample = np.repeat(np.arange(12), 100)
+    is_first = rng.uniform(size=1_200) < np.where(sample < 6, 0.5, 0.15)
+    x = rng.normal(size=(1_200, 3)) + 8.0 * is_first[:, None]
+    found = peers.milo(x, sample, sample < 6)
+    assert found.log_ratio[is_first].mean() == pytest.approx(np.log(0.5 / 0.15), abs=0.4)
+    assert (found.qvalue[is_first] < 0.1).mean() > 0.8
 
 
 # --- paths ---------------------------------------------------------------------------------------------------------

@@ -101,8 +101,11 @@ def milo(
     ------
     ImportError
         If pertpy or pydeseq2 is not installed.
+    ValueError
+        If there are cells of one condition alone.
     """
     pertpy, _ = required("pertpy"), required("pydeseq2")
+    _both(is_treatment)
     import scanpy as sc
 
     obs = pd.DataFrame({"sample": np.asarray(samples).astype(str), "group": np.where(is_treatment, "b", "a")})
@@ -143,14 +146,24 @@ def mrvi(
         Passes over the cells; by default MrVI's own.
     **kwargs
         For its ``train``.
+
+    Raises
+    ------
+    ValueError
+        If there are cells of one condition alone.
     """
     import scvi
 
+    _both(is_treatment)
     obs = pd.DataFrame({"sample": np.asarray(samples).astype(str), "group": np.where(is_treatment, "num", "den")})
     adata = AnnData(counts, obs=obs.set_index(obs.index.map("cell{}".format)))
     scvi.external.MRVI.setup_anndata(adata, sample_key="sample", backend="torch")
     model = scvi.external.MRVI(adata)
     model.train(max_epochs=max_epochs, **kwargs)
     found = model.differential_abundance(sample_cov_keys=["group"])["group_log_probs"]
-    by_group = found.to_pandas() if found.ndim == 2 else found.squeeze().to_pandas()
-    return (by_group["num"] - by_group["den"]).to_numpy()
+    return np.asarray(found.sel(group="num") - found.sel(group="den"), dtype=np.float64)
+
+
+def _both(is_treatment: np.ndarray) -> None:
+    if len(np.unique(is_treatment)) < 2:
+        raise ValueError("is_treatment must hold both conditions")
