@@ -30,22 +30,22 @@ N_DONORS, N_CELLS, N_TYPES, N_DIMS = 12, 300, 10, 10
 LEVEL, FDR = 0.05, 0.1
 
 
-def log_odds_of(effect: float) -> float:
-    """Difference of the log odds of a share between cases and controls, for a log ratio and a mean share of a tenth."""
-    share = 2.0 / N_TYPES / (1.0 + np.exp(-effect * np.array([1.0, -1.0])))
-    odds = np.log(share / (1.0 - share))
-    return float(odds[0] - odds[1])
+def log_shares(effect: float) -> tuple[float, float]:
+    """Log share of the first type over that of each other, in cases and in controls; a tenth of cells on average."""
+    shares = 2.0 / N_TYPES / (1.0 + np.exp(-effect * np.array([1.0, -1.0])))
+    case, control = np.log(shares / (1.0 - shares) * (N_TYPES - 1))
+    return float(case), float(control)
 
 
 def cohort(seed: int, effect: float, batch: float, spread: float = 0.3) -> ad.AnnData:
     """Cells of all donors, the first half of which are cases."""
     rng = np.random.default_rng(seed)
     centres, parts, obs = rng.normal(0.0, 2.0, size=(N_TYPES, N_DIMS)), [], []
-    log_odds = log_odds_of(effect)
+    of_case, of_control = log_shares(effect)
     for donor in range(N_DONORS):
         is_case = donor < N_DONORS // 2
         log_share = rng.normal(0.0, spread, size=N_TYPES)
-        log_share[0] += log_odds * (0.5 if is_case else -0.5)
+        log_share[0] += of_case if is_case else of_control
         kind = rng.choice(N_TYPES, size=N_CELLS, p=np.exp(log_share) / np.exp(log_share).sum())
         parts.append(centres[kind] + rng.normal(0.0, batch, size=N_DIMS) + rng.normal(size=(N_CELLS, N_DIMS)))
         obs.append(pd.DataFrame({"donor": f"d{donor:02d}", "group": "case" if is_case else "control", "kind": kind}))

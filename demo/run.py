@@ -96,8 +96,10 @@ def main() -> None:
     title = f"{question['treatment']} against {question['reference']}"
     scratio.pl.embedding(adata, title=title).figure.savefig(OUT / "da_umap.png", dpi=150)
     scratio.pl.history(adata).figure.savefig(OUT / "da_history.png", dpi=150)
+    scratio.pl.calibration(adata).figure.savefig(OUT / "da_calibration.png", dpi=150)
+    print(adata.uns["da"]["diagnostics"]["verdict"][0])
     plt.close("all")
-    print(f"\nwritten: {OUT / 'da.h5ad'}, {OUT / 'da_umap.png'}, {OUT / 'da_history.png'}")
+    print(f"\nwritten to {OUT}: da.h5ad, da_umap.png, da_history.png, da_calibration.png")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,10 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from scipy.stats import multivariate_normal
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -66,3 +68,62 @@ def test_the_divergence_of_two_gaussians_has_no_bias():
 @functools.cache
 def load_once() -> ModuleType:
     return load("analyses")
+
+
+@pytest.fixture
+def benchmark(monkeypatch, tmp_path):
+    """Loader of benchmarks that write to an empty folder."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+
+    def get(name: str) -> ModuleType:
+        module = load(name)
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
+        return module
+
+    return get
+
+
+@pytest.mark.parametrize("distance", [1, 4])
+def test_the_ratio_of_gaussians_is_that_of_their_densities(benchmark, distance):
+    x, _, truth = benchmark("gaussians").draw(np.random.default_rng(0), 50, 3, distance)
+    num, den = (multivariate_normal(np.full(3, mean)).logpdf(x) for mean in (distance, 0.0))
+    np.testing.assert_allclose(truth, num - den)
+
+
+def test_the_ratio_of_correlated_gaussians_is_that_of_their_densities(benchmark):
+    module, is_treated = benchmark("mutual_information"), np.arange(100_000) % 2 == 0
+    x, truth = module.draw(np.random.default_rng(0), 100_000, 4, is_treated)
+    covariance = np.kron(np.eye(2), [[1.0, 0.8], [0.8, 1.0]])
+    num, den = multivariate_normal(cov=covariance).logpdf(x), multivariate_normal(cov=np.eye(4)).logpdf(x)
+    np.testing.assert_allclose(truth, num - den)
+    for cells, expected in ((is_treated, covariance), (~is_treated, np.eye(4))):
+        np.testing.assert_allclose(np.cov(x[cells], rowvar=False), expected, atol=0.03)
+    assert truth[is_treated].mean() == pytest.approx(-np.log(1.0 - 0.8**2), abs=0.02)
+
+
+def test_labels_of_the_mixtures_follow_their_log_ratio(benchmark):
+    # Bayes: among cells of the same log ratio r the odds of the label are exp(r), the classes being of equal size.
+    _, is_treated, truth = benchmark("standard_errors").mixtures(np.random.default_rng(0), 200_000)
+    for low, high in ((-3.0, -1.0), (-0.5, 0.5), (1.0, 3.0)):
+        inside = (truth > low) & (truth < high)
+        expected = 1.0 / (1.0 + np.exp(-truth[inside]))
+        assert is_treated[inside].mean() == pytest.approx(expected.mean(), abs=0.01)
+
+
+def test_the_planted_effect_of_a_cohort_is_its_log_ratio(benchmark):
+    module = benchmark("significance")
+    cells = pd.concat([module.cohort(seed, 1.0, 0.1, spread=0.0).obs for seed in range(40)])
+    share = (cells["kind"] == 0).groupby(cells["group"]).mean()
+    assert np.log(share["case"] / share["control"]) == pytest.approx(1.0, abs=0.05)
+    assert share.mean() == pytest.approx(0.1, abs=0.005)
+
+
+@pytest.mark.parametrize("name", ["significance", "standard_errors", "gaussians", "mutual_information"])
+def test_a_quick_benchmark_runs_through_and_writes_nothing(benchmark, name, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("sys.argv", [f"{name}.py", "--quick"])
+    benchmark(name).main()
+    said = capsys.readouterr().out
+    assert len(said.splitlines()) > 3
+    # The power of a test is not defined where nothing is planted.
+    assert ("nan" in said.lower()) == (name == "significance")
+    assert not list(tmp_path.iterdir())
