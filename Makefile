@@ -44,10 +44,11 @@ demo: setup
 bench-speed: setup
 	$(BIN)/python benchmarks/speed.py $(BENCH_ARGS)
 
-# The paper's closed-form benchmarks with every peer, hours; BENCH_ARGS=--quick for a minute.
+# The paper's benchmarks with every peer, hours; BENCH_ARGS=--quick for a minute.
 bench-peers: setup
 	$(BIN)/python benchmarks/gaussians.py $(BENCH_ARGS)
 	$(BIN)/python benchmarks/mutual_information.py $(BENCH_ARGS)
+	$(BIN)/python benchmarks/differential_abundance.py $(BENCH_ARGS)
 
 # The analyses on real cells, an hour or so; the folder of the data is SCRATIO_DATA. BENCH_ARGS=sachs for one of them.
 bench-analyses: setup

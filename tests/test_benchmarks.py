@@ -118,7 +118,10 @@ def test_the_planted_effect_of_a_cohort_is_its_log_ratio(benchmark):
     assert share.mean() == pytest.approx(0.1, abs=0.005)
 
 
-@pytest.mark.parametrize("name", ["significance", "standard_errors", "gaussians", "mutual_information"])
+QUICK = ["significance", "standard_errors", "gaussians", "mutual_information", "differential_abundance"]
+
+
+@pytest.mark.parametrize("name", QUICK)
 def test_a_quick_benchmark_runs_through_and_writes_nothing(benchmark, name, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("sys.argv", [f"{name}.py", "--quick"])
     benchmark(name).main()
