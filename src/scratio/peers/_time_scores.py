@@ -48,7 +48,7 @@ class TSM:
         path: str = "bridge",
         n_hidden: int = 256,
         n_layers: int = 3,
-        n_steps: int = 5_000,
+        n_steps: int = 15_000,
         batch_size: int = 512,
         learning_rate: float = 1e-3,
         random_state: int = 0,

@@ -71,5 +71,7 @@ def compare_methods(
     ax.set_xlabel(LABELS.get(measure, measure))
     ax.margins(x=0.12)
     if measure == "label_loss":
-        ax.axvline(table["label_loss_of_nothing"].iloc[0], color=NOTHING, linestyle="--", linewidth=1)
+        nothing = table["label_loss_of_nothing"].iloc[0]
+        ax.axvline(nothing, color=NOTHING, linestyle="--", linewidth=1, label="without a log ratio")
+        ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return finish(ax, show)

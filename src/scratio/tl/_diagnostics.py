@@ -136,7 +136,7 @@ def verdict(row: dict[str, Any], held_out: str) -> str:
 def _of_slope(slope: float, error: float, held_out: str) -> str:
     if not np.isfinite(slope):
         return f"No difference that held-out {held_out} support: the log ratio is the same everywhere."
-    measured = f"slope of held-out {held_out} {slope:.2f} +- {error:.2f}"
+    measured = f"slope of held-out {held_out} {slope:.2f} ± {error:.2f}"
     if abs(slope - 1.0) <= max(TOLERANCE, SIGNIFICANT * error):
         return f"Calibrated ({measured})."
     if slope > 1.0:
