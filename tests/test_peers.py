@@ -244,6 +244,10 @@ def test_the_comparison_can_be_stored_and_drawn(compared, tmp_path):
     ax = scratio.pl.compare_methods(compared)
     assert [text.get_text() for text in ax.get_yticklabels()] == list(table.index)
     np.testing.assert_allclose([bar.get_width() for bar in ax.patches], table)
+    assert ax.get_xscale() == "linear"
+    wide = compared.copy()
+    wide.uns["comparison"]["table"].loc[0, "rmse"] = 1e3
+    assert scratio.pl.compare_methods(wide).get_xscale() == "log"
     by_labels = scratio.pl.compare_methods(compared, measure="label_loss")
     assert by_labels.get_xlabel() == "cross-entropy of held-out labels (nats)"
     with pytest.raises(KeyError, match="no measure 'mse'; found"):

@@ -8,6 +8,8 @@ from matplotlib.axes import Axes
 
 from scratio.pl._base import finish, new_axes, stored_result
 
+WIDE = 20.0
+"""Ratio of the largest to the smallest value beyond which the scale is logarithmic."""
 OURS, OTHERS, NOTHING = "#d55e00", "#0072b2", "#999999"
 LABELS = {"rmse": "root mean square error (nats)", "label_loss": "cross-entropy of held-out labels (nats)"}
 
@@ -67,6 +69,8 @@ def compare_methods(
     values = table[measure].to_numpy(dtype=float)
     bars = ax.barh(np.arange(len(table)), values, color=[OURS if name == "scratio" else OTHERS for name in names])
     ax.bar_label(bars, fmt="%.3g", padding=3, fontsize="small")
+    if values.min() > 0.0 and values.max() > WIDE * values.min():
+        ax.set_xscale("log")
     ax.set_yticks(np.arange(len(table)), names)
     ax.set_xlabel(LABELS.get(measure, measure))
     ax.margins(x=0.12)
