@@ -158,6 +158,14 @@ def test_every_analysis_flags_outliers_and_what_only_one_side_has(analysis, colu
     assert support[alone].mean() > 0.9 if analysis is scratio.tl.batch_effect else not support[alone].any()
 
 
+def test_a_model_without_cells_to_judge_others_by_says_so(model, tmp_path):
+    model.save(tmp_path / "model")
+    older = ScRatio.load(tmp_path / "model")
+    older.reference = None
+    with pytest.raises(ValueError, match="train it again"):
+        older.typicality(blobs(20, [0, 1], seed=4), **CONTRAST)
+
+
 # --- standard errors -----------------------------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from torch import Tensor
 from scratio._seed import torch_generator
 from scratio.estimators import log_density, sample
 from scratio.model._methods import BATCH_SIZES, DEFAULT_BATCH_SIZE, Estimate, log_ratio_estimator, resolve
-from scratio.model._reference import ReferenceCells
 from scratio.model._schema import ConditionDict
 from scratio.model._scoring import ScoringMixin, in_order
 from scratio.module import Condition
@@ -154,10 +153,12 @@ class QueryMixin(ScoringMixin):
         RuntimeError
             If the model is not trained.
         KeyError, ValueError
-            As in :meth:`log_ratio`.
+            As in :meth:`log_ratio`, or if the model was saved before models kept training cells.
         """
         cells, _ = self._cells(adata, rows)
-        x, reference = self.embedding(cells), cast(ReferenceCells, self.reference)
+        x, reference = self.embedding(cells), self.reference
+        if reference is None:
+            raise ValueError("the model was saved before models kept cells to judge others by; train it again")
         found = np.full(len(x), np.inf)
         for name, condition in (("numerator", numerator), ("denominator", denominator)):
             codes = self._encode(condition, cells, name).codes.numpy()

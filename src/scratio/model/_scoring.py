@@ -95,9 +95,9 @@ class ScoringMixin:
         x = self.embedding(cells)
         given = {name: self._encode(value, cells, name) for name, value in conditions.items()}
         mean, error = self._estimate(x, folds, given, estimate, divergence, size, with_std)
-        reference = self._known_reference(conditions) if with_std and moderate else None
-        if reference is not None:
-            asked = self._given(reference, conditions)
+        known = self._known_reference(conditions) if with_std and moderate else None
+        if known is not None:
+            reference, asked = known
             of_reference = self._estimate(reference.x, reference.folds, asked, estimate, divergence, size, True)[1]
             error = moderated_error(x, error, reference.x, of_reference)
         return mean, error
@@ -150,19 +150,25 @@ class ScoringMixin:
         for network, batch in self._networks_and_rows(folds, len(x), batch_size):
             yield network, batch, {name: value[batch].to(self._device) for name, value in given.items()}
 
-    def _given(self, reference: ReferenceCells, conditions: dict[str, ConditionDict]) -> dict[str, Condition]:
-        labels = reference.labels(self.schema)
-        return {name: self.schema.encode(value, labels, name) for name, value in conditions.items()}
+    def _known_reference(
+        self, conditions: dict[str, ConditionDict]
+    ) -> tuple[ReferenceCells, dict[str, Condition]] | None:
+        """Cells of the reference that a question can be asked of, and the question.
 
-    def _known_reference(self, conditions: dict[str, ConditionDict]) -> ReferenceCells | None:
-        """Cells of the reference that a question can be asked of: where `OWN` is a combination that was observed."""
+        Left out are those for which `OWN` makes a combination that was never observed.
+        """
         network, reference = self.module, self.reference
         if reference is None or not isinstance(network, PotentialNetwork):
             return None
+        labels = reference.labels(self.schema)
+        given = {name: self.schema.encode(value, labels, name) for name, value in conditions.items()}
         known = np.ones(len(reference.x), dtype=bool)
-        for value in self._given(reference, conditions).values():
+        for value in given.values():
             known &= network.combinations_in(value.to(self._device)).any(-1).cpu().numpy()
-        return reference.part(np.flatnonzero(known)) if known.any() else None
+        rows = np.flatnonzero(known)
+        if not len(rows):
+            return None
+        return reference.part(rows), {name: value[torch.from_numpy(rows)] for name, value in given.items()}
 
     def _standard_error(self, members: Tensor, noise: Tensor | None) -> np.ndarray:
         """Delete-a-group jackknife over the members, plus the Monte-Carlo error of their mean.
