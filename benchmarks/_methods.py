@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import anndata as ad
@@ -59,3 +60,26 @@ def settings_of(name: str, quick: bool) -> dict[str, Any]:
     if not quick or name in ("logistic", "boosting", "mlp", "qda", "knn"):
         return {}
     return {"max_steps": 20} if name == "scratio" else {"n_steps": 20, "n_hidden": 16}
+
+
+def merged(path: Path, rows: list[dict], keys: list[str]) -> pd.DataFrame:
+    """Rows added to those of a file; what was measured again takes the place of what was there.
+
+    A benchmark of hours can so be run method by method, and goes on where it was stopped.
+
+    Parameters
+    ----------
+    path
+        CSV file, made where there is none.
+    rows
+        New rows.
+    keys
+        Columns that tell one measurement from another.
+    """
+    table = pd.DataFrame(rows)
+    if path.exists():
+        table = pd.concat([pd.read_csv(path), table], ignore_index=True)
+    table = table.drop_duplicates(keys, keep="last", ignore_index=True)
+    path.parent.mkdir(exist_ok=True)
+    table.to_csv(path, index=False, float_format="%.4g")
+    return table

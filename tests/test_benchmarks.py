@@ -77,7 +77,7 @@ def benchmark(monkeypatch, tmp_path):
 
     def get(name: str) -> ModuleType:
         module = load(name)
-        monkeypatch.setattr(module, "RESULTS", tmp_path)
+        monkeypatch.setattr(module, "RESULTS", tmp_path, raising=False)
         return module
 
     return get
@@ -130,3 +130,15 @@ def test_a_quick_benchmark_runs_through_and_writes_nothing(benchmark, name, monk
     # The power of a test is not defined where nothing is planted.
     assert ("nan" in said.lower()) == (name == "significance")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_measured_again_replaces_what_was_there(benchmark, tmp_path):
+    merged, path, keys = benchmark("_methods").merged, tmp_path / "sub" / "table.csv", ["method", "d", "distance"]
+    paper = {"method": "paper", "d": 2, "error": 9.0}
+    first, again, other = (
+        {"method": "a", "d": d, "distance": 1, "error": error} for d, error in ((2, 1.0), (2, 2.0), (5, 3.0))
+    )
+    merged(path, [paper, first], keys)
+    table = merged(path, [paper, again, other], keys)
+    assert table["error"].tolist() == [9.0, 2.0, 3.0]
+    pd.testing.assert_frame_equal(pd.read_csv(path), table)
