@@ -127,9 +127,27 @@ def test_a_quick_benchmark_runs_through_and_writes_nothing(benchmark, name, monk
     benchmark(name).main()
     said = capsys.readouterr().out
     assert len(said.splitlines()) > 3
-    # The power of a test is not defined where nothing is planted.
-    assert ("nan" in said.lower()) == (name == "significance")
+    # Where nothing is planted, neither the power of a test nor a slope on the truth is defined.
+    assert ("nan" in said.lower()) == (name in ("significance", "differential_abundance"))
     assert not list(tmp_path.iterdir())
+
+
+def test_planted_labels_follow_their_log_ratio_and_the_truth_measures_best(benchmark):
+    module = benchmark("differential_abundance")
+    change = np.repeat([1.0, -1.0, 0.0], [8_000, 4_000, 28_000])
+    cells = module.ad.AnnData(obs=pd.DataFrame({"change": change}, index=np.arange(40_000).astype(str)))
+    adata = module.planted(cells, 0.8, seed=0)
+    is_treated, truth = (adata.obs["treatment"] == "treated").to_numpy(), adata.obs["log_ratio"].to_numpy()
+    for kind in (1.0, -1.0, 0.0):
+        # Share of the kind among the treated over that among the others.
+        share = np.log((change == kind)[is_treated].mean() / (change == kind)[~is_treated].mean())
+        assert share == pytest.approx(truth[change == kind][0], abs=0.06)
+    found = module.measures(truth, adata)
+    expected = {"pr_auc": 1.0, "csp": 1.0, "rmse": 0.0, "slope": 1.0, "false_positives": 0.0}
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+    nothing = module.measures(np.zeros(40_000), module.planted(cells, 0.5, seed=0))
+    assert nothing["pr_auc"] == pytest.approx(0.3)
+    assert (nothing["nar"], nothing["csp"], nothing["false_positives"]) == (1.0, 0.5, 0.0)
 
 
 def test_what_is_measured_again_replaces_what_was_there(benchmark, tmp_path):
@@ -141,4 +159,4 @@ def test_what_is_measured_again_replaces_what_was_there(benchmark, tmp_path):
     merged(path, [paper, first], keys)
     table = merged(path, [paper, again, other], keys)
     assert table["error"].tolist() == [9.0, 2.0, 3.0]
-    pd.testing.assert_frame_equal(pd.read_csv(path), table)
+    pd.testing.assert_frame_equal(pd.read_csv(path), table, check_dtype=False)
