@@ -46,13 +46,13 @@ bench-speed: setup
 
 # The paper's benchmarks with every peer, hours; BENCH_ARGS=--quick for a minute.
 bench-peers: setup
-	$(BIN)/python benchmarks/gaussians.py $(BENCH_ARGS)
-	$(BIN)/python benchmarks/mutual_information.py $(BENCH_ARGS)
-	$(BIN)/python benchmarks/differential_abundance.py $(BENCH_ARGS)
+	for name in gaussians mutual_information non_gaussian differential_abundance; do \
+		$(BIN)/python benchmarks/$$name.py $(BENCH_ARGS) || exit 1; done
 
-# The analyses on real cells, an hour or so; the folder of the data is SCRATIO_DATA. BENCH_ARGS=sachs for one of them.
+# The analyses on real cells, an hour or so; the folder of the data is SCRATIO_DATA. BENCH_ARGS=--quick for a minute.
 bench-analyses: setup
-	$(BIN)/python benchmarks/analyses.py $(BENCH_ARGS)
+	for name in batch_correction combinations donors driver_genes replicates; do \
+		$(BIN)/python benchmarks/$$name.py $(BENCH_ARGS) || exit 1; done
 
 # Error rates and power of the tests across samples, and coverage of the standard errors.
 bench-stats: setup

@@ -18,7 +18,9 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pandas as pd
-from scipy.special import expit, logsumexp
+from _methods import CONTRAST, cells
+from _simulate import mixtures
+from scipy.special import expit
 from scipy.stats import norm
 
 import scratio
@@ -28,16 +30,9 @@ FOLDER = Path(os.environ.get("SCRATIO_DATA", Path(__file__).resolve().parents[2]
 KANG, N_DIMS = "kang2018_pbmc_ifnb_pca.h5ad", 20
 LEVEL = 0.9
 GROUPS = {"condition_key": "condition", "treatment": "treated", "reference": "control"}
-CONTRAST = {"numerator": {"condition": "treated"}, "denominator": {"condition": "control"}}
 
 Scored = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Log ratios, standard errors, truth."""
-
-
-def cells(x: np.ndarray, is_treated: np.ndarray) -> ad.AnnData:
-    """Cells as an analyst has them."""
-    obs = pd.DataFrame({"condition": np.where(is_treated, "treated", "control")})
-    return ad.AnnData(obs=obs.set_index(obs.index.map("cell{}".format)), obsm={"X_pca": x})
 
 
 def gaussians(rng: np.random.Generator, n_cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -45,27 +40,6 @@ def gaussians(rng: np.random.Generator, n_cells: int) -> tuple[np.ndarray, np.nd
     is_treated = rng.uniform(size=n_cells) < 0.5
     x = rng.normal(size=(n_cells, 10)) + is_treated[:, None]
     return x, is_treated, (x - 0.5).sum(1)
-
-
-def mixtures(rng: np.random.Generator, n_cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Five types in twenty dimensions with shapes of their own, in other shares and moved a little in treated cells."""
-    shape = np.random.default_rng(5)
-    centres, moves = 1.2 * shape.normal(size=(5, 20)), 0.3 * shape.normal(size=(5, 20))
-    scales, shares = np.exp(0.3 * shape.normal(size=(5, 20))), shape.dirichlet(np.full(5, 3.0), size=2)
-    is_treated = rng.uniform(size=n_cells) < 0.5
-    kind = (rng.uniform(size=(n_cells, 1)) > np.cumsum(shares[is_treated.astype(int)], axis=1)[:, :-1]).sum(1)
-    x = centres[kind] + moves[kind] * is_treated[:, None] + scales[kind] * rng.normal(size=(n_cells, 20))
-
-    def log_density(c: int) -> np.ndarray:
-        return logsumexp(
-            [
-                np.log(shares[c, k]) + norm.logpdf(x, centres[k] + c * moves[k], scales[k]).sum(1)
-                for k in range(len(centres))
-            ],
-            axis=0,
-        )
-
-    return x, is_treated, log_density(1) - log_density(0)
 
 
 def fresh(draw, seed: int, n_cells: int, train_kwargs: dict) -> Scored:

@@ -1,4 +1,4 @@
-"""Every analysis on a part of the real cells it is made for; benchmarks/analyses.py runs them on all cells."""
+"""Every analysis on a part of the real cells it is made for; benchmarks/ runs them on all cells."""
 
 from __future__ import annotations
 
