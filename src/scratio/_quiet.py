@@ -21,6 +21,7 @@ def quiet(*loggers: str) -> Iterator[None]:
             warnings.simplefilter("ignore", DeprecationWarning)
             # A checkpoint folder is meant to be used again.
             warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+            warnings.filterwarnings("ignore", message="You passed in a `val_dataloader` but have no `validation_step`")
             yield
     finally:
         for logger, level in zip(found, levels, strict=True):

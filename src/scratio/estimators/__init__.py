@@ -1,15 +1,17 @@
 """From a network to log densities, log ratios and samples (torch only)."""
 
 from scratio.estimators._divergence import Divergence, normal_noise, rademacher_probes
+from scratio.estimators._gradient_flow import gradient_flow
 from scratio.estimators._head import log_ratio_head
 from scratio.estimators._ito import log_ratio_ito
 from scratio.estimators._naive import log_density, log_ratio_naive
 from scratio.estimators._ode import log_ratio_ode
 from scratio.estimators._quadrature import log_ratio_quadrature
-from scratio.estimators._sample import sample
+from scratio.estimators._sample import sample, translate
 
 __all__ = [
     "Divergence",
+    "gradient_flow",
     "log_density",
     "log_ratio_head",
     "log_ratio_ito",
@@ -19,4 +21,5 @@ __all__ = [
     "normal_noise",
     "rademacher_probes",
     "sample",
+    "translate",
 ]

@@ -1,4 +1,4 @@
-"""Questions to a trained `ScRatio`: log ratios, densities, samples, velocity and score."""
+"""Questions to a trained `ScRatio`: log ratios, densities, velocity and score."""
 
 from __future__ import annotations
 
@@ -11,15 +11,12 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
-from scratio._seed import torch_generator
-from scratio.estimators import log_density, sample
+from scratio.estimators import log_density
 from scratio.model._methods import BATCH_SIZES, DEFAULT_BATCH_SIZE, Estimate, log_ratio_estimator, resolve
 from scratio.model._schema import ConditionDict
 from scratio.model._scoring import ScoringMixin, in_order
 from scratio.module import Condition
 from scratio.stats import typicality
-
-_SAMPLES = 21
 
 
 class QueryMixin(ScoringMixin):
@@ -265,50 +262,6 @@ class QueryMixin(ScoringMixin):
         mean, std = self._evaluate(adata, given, estimate, divergence, n_steps, batch_size, with_std=return_std)
         mean -= np.log(self.scale).sum()
         return (mean, std) if return_std else mean
-
-    def sample(
-        self,
-        n_samples: int,
-        *,
-        condition: ConditionDict,
-        random_state: int = 0,
-        n_steps: int | None = None,
-    ) -> np.ndarray:
-        """Draw cells from the model, an equal share from each member.
-
-        Parameters
-        ----------
-        n_samples
-            Number of cells.
-        condition
-            Condition; a key left out is marginalised over. `OWN` has no meaning here.
-        random_state
-            Seed.
-        n_steps
-            Steps of the solver.
-
-        Returns
-        -------
-        Cells in the units of the embedding, shape (n_samples, d), float64.
-
-        Raises
-        ------
-        RuntimeError
-            If the model is not trained.
-        ValueError
-            If ``n_samples`` is not positive or the condition holds `OWN`.
-        """
-        self._check_if_trained(warn=False)
-        if n_samples < 1:
-            raise ValueError(f"n_samples must be at least 1, got {n_samples}")
-        given = self._encode(condition, None, "condition").to(self._device)
-        n_members = self.module.n_members
-        shape = (n_members, math.ceil(n_samples / n_members), len(self.location))
-        noise = torch.randn(shape, generator=torch_generator(random_state, _SAMPLES), dtype=torch.float64)
-        with torch.no_grad():
-            drawn = sample(self.module, noise.to(self._device), given, n_steps=n_steps).cpu().numpy()
-        # Cell i comes from member i mod n_members, so that any first part of the samples is balanced.
-        return drawn.swapaxes(0, 1).reshape(-1, shape[-1])[:n_samples] * self.scale + self.location
 
     def velocity(self, x: Any, t: float | Tensor, condition: ConditionDict) -> Tensor:
         r"""Velocity u(x, t, c) of the path :math:`x_t = t x_1 + \lambda(t) x_0`, averaged over the members.

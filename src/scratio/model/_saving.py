@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 FORMAT_VERSION = 1
+DEFAULT_KIND = "ScRatio"
+"""Class of models whose files do not say."""
 DESCRIPTION, WEIGHTS = "scratio.json", "weights.safetensors"
 
 
@@ -32,15 +34,22 @@ def write(path: str | Path, description: dict[str, Any], tensors: dict[str, torc
     (folder / DESCRIPTION).write_text(text, encoding="utf-8")
 
 
-def read(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def read(path: str | Path, kind: str = DEFAULT_KIND) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """Read a model folder.
+
+    Parameters
+    ----------
+    path
+        Folder.
+    kind
+        Class of the model.
 
     Raises
     ------
     FileNotFoundError
         If it holds no model.
     ValueError
-        If it was written by a newer format.
+        If it was written by a newer format, or holds a model of another class.
     """
     folder = Path(path)
     for name in (DESCRIPTION, WEIGHTS):
@@ -50,6 +59,9 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     found = description.get("format_version")
     if not isinstance(found, int) or found > FORMAT_VERSION:
         raise ValueError(f"{folder} has format version {found}; this scratio reads up to {FORMAT_VERSION}: upgrade it")
+    written = description.get("kind", DEFAULT_KIND)
+    if written != kind:
+        raise ValueError(f"{folder} holds a model of class {written}; load it with scratio.model.{written}.load")
     return description, load_file(folder / WEIGHTS)
 
 

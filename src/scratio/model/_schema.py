@@ -142,6 +142,25 @@ class ConditionSchema:
                 values[:, k] = (self._numbers(key, condition[key], adata, name) - mean) / sd
         return Condition(torch.from_numpy(codes), torch.from_numpy(values))
 
+    def having(self, condition: ConditionDict, adata: AnnData, name: str) -> np.ndarray:
+        """Which cells have a condition of categories alone, shape (n_cells,), bool.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            As :meth:`encode`, or if the condition holds a number, `OWN` or `Rest`, or no cell has it.
+        """
+        asked = self.encode(condition, None, name).codes[0].numpy()
+        if (asked < MARGINAL).any() or set(condition) & set(self.continuous):
+            raise ValueError(f"{name} must name categories alone, got {dict(condition)}")
+        found = np.ones(adata.n_obs, dtype=bool)
+        for code, (key, names) in zip(asked, self.categories.items(), strict=True):
+            if code != MARGINAL:
+                found &= self._own_codes(key, names, adata) == code
+        if not found.any():
+            raise ValueError(f"{name}: no cell has {dict(condition)}")
+        return found
+
     def check_cells(self, adata: AnnData) -> None:
         """Refuse new cells whose labels the model does not know; keys that are absent are not looked at."""
         for key, names in self.categories.items():

@@ -1,36 +1,31 @@
-"""`ScRatio`: set-up, construction, saving and loading. Training and queries are in their own files."""
+"""`ScRatio`: construction, saving and loading. Set-up, training and queries are in their own files."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from anndata import AnnData
 
-from scratio._compat import AnnDataManager, BaseModelClass, CategoricalObsField, NumericalObsField, ObsmField
-from scratio._quiet import quiet
 from scratio._seed import torch_generator
 from scratio.model import _saving
-from scratio.model._check import check_categories, check_embedding, check_numbers
 from scratio.model._combinations import Combinations, observed_combinations
+from scratio.model._embedding_model import EmbeddingModel, from_plain, to_plain
+from scratio.model._generation import GenerationMixin
 from scratio.model._query import QueryMixin
 from scratio.model._reference import ReferenceCells
 from scratio.model._schema import ConditionSchema
 from scratio.model._training import TrainingMixin
 from scratio.module import ClosedFormDensities, FlowNetwork, PaperHeads, PotentialNetwork, ResidualHeads
 from scratio.paths import GaussianPath
-from scratio.stats import local_scale
 
-EMBEDDING = "embedding"
 PARAMETRIZATIONS, BLOCKS, SCHEDULES = ("potential", "heads"), ("residual", "mlp"), ("linear",)
 _INITIAL_WEIGHTS = 10
 
 
-class ScRatio(TrainingMixin, QueryMixin, BaseModelClass):
+class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
     r"""Conditional flow-matching model of an embedding, queried for per-cell log density ratios.
 
     One model of p(x | conditions) answers every contrast of the registered conditions, marginalised over any of them:
@@ -140,74 +135,9 @@ class ScRatio(TrainingMixin, QueryMixin, BaseModelClass):
         self.reference: ReferenceCells | None = None
         self.training_: dict[str, Any] = {}
         if adata is not None:
-            self.schema, self.obsm_key = self._schema_from_registry()
-            x = check_embedding(adata, self.obsm_key)
-            self.location = np.asarray(np.mean(x, axis=0, dtype=np.float64))
-            self.scale = local_scale(x, np.random.default_rng(0))
+            self._read_registry(adata)
             self._combinations = observed_combinations(self.schema.own(adata))
             self._build()
-
-    @classmethod
-    def setup_anndata(
-        cls,
-        adata: AnnData,
-        *,
-        obsm_key: str = "X_pca",
-        condition_keys: Sequence[str],
-        continuous_keys: Sequence[str] | None = None,
-        sample_key: str | None = None,
-        **kwargs,
-    ) -> None:
-        """Register the embedding and the conditions.
-
-        Parameters
-        ----------
-        adata
-            Cells. Gains scvi-tools' bookkeeping (``obs["_scvi_*"]``, ``uns["_scvi_*"]``).
-        obsm_key
-            Embedding, shape (n_cells, d): dense, finite.
-        condition_keys
-            Categorical columns of ``obs`` to condition on.
-        continuous_keys
-            Numeric columns of ``obs`` to condition on, such as dose or age.
-        sample_key
-            Column of ``obs`` with the sample or donor; one more key that can be conditioned on.
-        **kwargs
-            For scvi-tools.
-
-        Raises
-        ------
-        KeyError
-            If a key is missing.
-        TypeError
-            If the embedding is sparse or not numeric, or a continuous key is not numeric.
-        ValueError
-            If the embedding is not finite or not two-dimensional, a label is missing, or no key has two categories.
-        """
-        if isinstance(condition_keys, str):
-            raise TypeError(f"condition_keys must be a list of keys, got the string {condition_keys!r}")
-        categorical = [*condition_keys, *([sample_key] if sample_key else [])]
-        continuous = list(continuous_keys or [])
-        _check_setup(adata, obsm_key, categorical, continuous)
-        setup_method_args = cls._get_setup_method_args(
-            **{
-                "cls": cls,
-                "obsm_key": obsm_key,
-                "condition_keys": list(condition_keys),
-                "continuous_keys": continuous,
-                "sample_key": sample_key,
-            }
-        )
-        fields = [
-            ObsmField(EMBEDDING, obsm_key),
-            # Numbered, since scvi-tools' registry takes no dots in its own names.
-            *(CategoricalObsField(f"categorical_{k}", key) for k, key in enumerate(categorical)),
-            *(NumericalObsField(f"continuous_{k}", key) for k, key in enumerate(continuous)),
-        ]
-        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
-        with quiet("scvi"):
-            manager.register_fields(adata, **kwargs)
-        cls.register_manager(manager)
 
     def save(self, dir_path: str | Path, *, overwrite: bool = False) -> None:
         """Write the model to a folder: settings as JSON, weights as plain arrays (safetensors).
@@ -224,7 +154,7 @@ class ScRatio(TrainingMixin, QueryMixin, BaseModelClass):
         FileExistsError
             If a model lies there and ``overwrite`` is False.
         """
-        history = {name: _to_plain(frame) for name, frame in (self.history_ or {}).items()}
+        history = {name: to_plain(frame) for name, frame in (self.history_ or {}).items()}
         description = {
             "settings": self._settings,
             "schema": self.schema.to_dict(),
@@ -275,7 +205,7 @@ class ScRatio(TrainingMixin, QueryMixin, BaseModelClass):
         reference = _saving.part(tensors, "reference.")
         model.reference = ReferenceCells.from_tensors(reference) if reference else None
         model.is_trained_, model.training_ = description["is_trained"], description["training"]
-        model.history_ = {name: _from_plain(table) for name, table in description["history"].items()}
+        model.history_ = {name: from_plain(table) for name, table in description["history"].items()}
         if adata is not None:
             model.embedding(adata)
             model.schema.check_cells(adata)
@@ -284,43 +214,9 @@ class ScRatio(TrainingMixin, QueryMixin, BaseModelClass):
                 model.folds = tensors["folds"].numpy()
         return model
 
-    def embedding(self, adata: AnnData) -> np.ndarray:
-        """Standardised embedding of cells: centred, and divided by the scale of each dimension.
-
-        Parameters
-        ----------
-        adata
-            Cells.
-
-        Returns
-        -------
-        Array of shape (n_cells, d), float32.
-
-        Raises
-        ------
-        KeyError, TypeError, ValueError
-            If the embedding is missing, not a dense finite matrix, or of another dimension than the model's.
-        """
-        x = check_embedding(adata, self.obsm_key)
-        if x.shape[1] != len(self.location):
-            raise ValueError(
-                f"obsm[{self.obsm_key!r}] has {x.shape[1]} dimensions; the model was trained on {len(self.location)}"
-            )
-        return ((x - self.location) / self.scale).astype(np.float32)
-
     def _closed_form_shape(self) -> tuple[int, int] | None:
         closed_form = self.module.closed_form if isinstance(self.module, PotentialNetwork) else None
         return None if closed_form is None else closed_form.shape
-
-    def _schema_from_registry(self) -> tuple[ConditionSchema, str]:
-        setup = self.adata_manager.registry["setup_args"]
-        categorical = [*setup["condition_keys"], *([setup["sample_key"]] if setup["sample_key"] else [])]
-        categories = {key: sorted(check_categories(self.adata, key).unique()) for key in categorical}
-        continuous = {}
-        for key in setup["continuous_keys"]:
-            values = check_numbers(self.adata, key)
-            continuous[key] = (float(values.mean()), float(values.std()) or 1.0)
-        return ConditionSchema(categories, continuous), setup["obsm_key"]
 
     def _build(
         self, random_state: int = 0, n_networks: int | None = None, closed_form: tuple[int, int] | None = None
@@ -359,24 +255,3 @@ class ScRatio(TrainingMixin, QueryMixin, BaseModelClass):
             f"ScRatio: {settings['parametrization']} ({settings['block']}), keys {self.schema.keys}, "
             f"{len(self.location)} dimensions, {settings['n_members']} members, {settings['n_folds']} folds"
         )
-
-
-def _check_setup(adata: AnnData, obsm_key: str, categorical: list[str], continuous: list[str]) -> None:
-    check_embedding(adata, obsm_key)
-    keys = [*categorical, *continuous]
-    twice = {key for key in keys if keys.count(key) > 1}
-    if twice:
-        raise ValueError(f"keys registered twice: {sorted(twice)}")
-    n_different = [check_categories(adata, key).nunique() for key in categorical]
-    n_different += [len(np.unique(check_numbers(adata, key))) for key in continuous]
-    if max(n_different, default=0) < 2:
-        found = {key: sorted(adata.obs[key].astype(str).unique()) for key in keys}
-        raise ValueError(f"nothing to compare: no key has two different values; found: {found}")
-
-
-def _to_plain(frame: pd.DataFrame) -> dict[str, list]:
-    return {"step": frame.index.tolist(), **{str(name): column.tolist() for name, column in frame.items()}}
-
-
-def _from_plain(table: dict[str, list]) -> pd.DataFrame:
-    return pd.DataFrame(table).set_index("step")

@@ -4,5 +4,16 @@ from scratio.train._callbacks import SIGNIFICANT, paired_difference
 from scratio.train._config import TrainConfig
 from scratio.train._data import CellDataModule, MemberSplit
 from scratio.train._fit import TrainResult, fit
+from scratio.train._stale_ratio import FlowSettings, fit_stale_ratio
 
-__all__ = ["SIGNIFICANT", "CellDataModule", "MemberSplit", "TrainConfig", "TrainResult", "fit", "paired_difference"]
+__all__ = [
+    "SIGNIFICANT",
+    "CellDataModule",
+    "FlowSettings",
+    "MemberSplit",
+    "TrainConfig",
+    "TrainResult",
+    "fit",
+    "fit_stale_ratio",
+    "paired_difference",
+]

@@ -186,11 +186,11 @@ def paired_difference(losses: Tensor, reference: Tensor) -> tuple[float, float]:
 
 
 class StepProgressBar(pl.Callback):
-    """One bar over all training steps, with the loss and the remaining time."""
+    """One bar over all training steps, with the remaining time and the last of what a callback recorded."""
 
-    def __init__(self, max_steps: int, best: BestWeights, description: str) -> None:
+    def __init__(self, max_steps: int, recorder: Any, description: str) -> None:
         super().__init__()
-        self.max_steps, self.best, self.description = max_steps, best, description
+        self.max_steps, self.recorder, self.description = max_steps, recorder, description
         self.bar: tqdm | None = None
 
     def on_train_start(self, trainer: pl.Trainer, plan: Any) -> None:
@@ -206,8 +206,9 @@ class StepProgressBar(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, plan: Any) -> None:
         """Show the losses of the last validation."""
         if self.bar is not None:
-            shown = {"loss": self.best.history["train"][-1], "validation": self.best.history["validation"][-1]}
-            self.bar.set_postfix({name: f"{sum(loss) / len(loss):.4f}" for name, loss in shown.items()})
+            history = self.recorder.history
+            shown = {"loss" if k == "train" else k: v[-1] for k, v in history.items() if v and k != "steps"}
+            self.bar.set_postfix({name: f"{sum(values) / len(values):.4f}" for name, values in shown.items()})
 
     def teardown(self, trainer: pl.Trainer, plan: Any, stage: str) -> None:
         """Close the bar, also after an error."""

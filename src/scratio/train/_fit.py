@@ -68,15 +68,48 @@ def fit(
     callbacks: list[pl.Callback] = [best]
     if progress_bar:
         callbacks.append(StepProgressBar(config.max_steps, best, description))
+    run(plan, data, config, callbacks, checkpoint_dir=checkpoint_dir, resume=resume, **trainer_kwargs)
+    selection = best.restore(network, plan.averaged)
+    network.eval()
+    history = best.history
+    n_groups = network.n_members // config.ensemble_size
+    return TrainResult(
+        _frame(history["train"], history["steps"]),
+        _frame(history["validation"], history["steps"]),
+        selection.steps if selection is not None else [history["steps"][-1]] * n_groups,
+        selection.losses if selection is not None else None,
+    )
+
+
+def run(
+    plan: pl.LightningModule,
+    data: CellDataModule,
+    config: TrainConfig,
+    callbacks: list[pl.Callback],
+    *,
+    checkpoint_dir: str | Path | None = None,
+    resume: bool = False,
+    **trainer_kwargs,
+) -> None:
+    """Run a plan by Lightning, with checkpoints at every validation where a folder is given.
+
+    Parameters
+    ----------
+    plan, data, config, callbacks
+        What to train, on what, for how long, and who listens.
+    checkpoint_dir, resume, trainer_kwargs
+        As for :func:`fit`.
+    """
     checkpoint = None
     if checkpoint_dir is not None:
         folder = Path(checkpoint_dir)
-        # Written after BestWeights has taken the validation into account: Lightning runs checkpoints last.
-        callbacks.append(
+        # Written after the callbacks have taken the epoch into account: Lightning runs checkpoints last.
+        callbacks = [
+            *callbacks,
             ModelCheckpoint(
                 folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False, save_top_k=1
-            )
-        )
+            ),
+        ]
         if resume and (folder / CHECKPOINT).exists():
             checkpoint = folder / CHECKPOINT
     with quiet("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
@@ -92,16 +125,6 @@ def fit(
             **trainer_kwargs,
         )
         trainer.fit(plan, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    selection = best.restore(network, plan.averaged)
-    network.eval()
-    history = best.history
-    n_groups = network.n_members // config.ensemble_size
-    return TrainResult(
-        _frame(history["train"], history["steps"]),
-        _frame(history["validation"], history["steps"]),
-        selection.steps if selection is not None else [history["steps"][-1]] * n_groups,
-        selection.losses if selection is not None else None,
-    )
 
 
 def _frame(losses: list[list[float]], steps: list[int]) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from typing import cast
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from scratio._seed import torch_generator
@@ -19,7 +19,50 @@ from scratio.train._data import Batch
 _NOISE, _VALIDATION_NOISE = 3, 4
 
 
-class FlowTrainingPlan(pl.LightningModule):
+class AveragedPlan(pl.LightningModule):
+    """A network trained by AdamW, with a moving average of its weights.
+
+    Parameters
+    ----------
+    network
+        Network.
+    config
+        Settings.
+    """
+
+    BETAS = (0.9, 0.999)
+
+    def __init__(self, network: nn.Module, config: TrainConfig) -> None:
+        super().__init__()
+        self.network, self.config = network, config
+        self.ema = AveragedModel(network, multi_avg_fn=self._average)
+        self.train_losses: list[Tensor] = []
+
+    def on_train_batch_end(self, *args) -> None:
+        """Update the moving average."""
+        self.ema.update_parameters(self.network)
+
+    def configure_optimizers(self) -> dict:
+        """AdamW with warm-up and, where asked for, cosine decay."""
+        config = self.config
+        # The decay of weights is applied before each step, where there is one: it differs between members.
+        trained = [p for p in self.network.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, betas=self.BETAS, weight_decay=0.0, fused=True)
+
+        def factor(step: int) -> float:
+            warm = min((step + 1) / (config.warmup_steps + 1), 1.0)
+            return warm * (0.5 * (1.0 + math.cos(math.pi * step / config.max_steps)) if config.cosine_decay else 1.0)
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _average(self, averaged: Sequence[Tensor], current: Sequence[Tensor], n_averaged: Tensor | int) -> None:
+        # Short memory at first, so that the initial weights are forgotten.
+        decay = min(self.config.ema_decay, (1.0 + float(n_averaged)) / (10.0 + float(n_averaged)))
+        torch._foreach_lerp_(list(averaged), list(current), 1.0 - decay)
+
+
+class FlowTrainingPlan(AveragedPlan):
     """Trains all members of a network at once; nothing of one member reaches another.
 
     Parameters
@@ -31,10 +74,8 @@ class FlowTrainingPlan(pl.LightningModule):
     """
 
     def __init__(self, network: FlowNetwork, config: TrainConfig) -> None:
-        super().__init__()
-        self.network, self.config = network, config
-        self.ema = AveragedModel(network, multi_avg_fn=self._average)
-        self.train_losses: list[Tensor] = []
+        super().__init__(network, config)
+        self.network: FlowNetwork
         self.validation_losses: list[Tensor] = []
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -45,10 +86,6 @@ class FlowTrainingPlan(pl.LightningModule):
         losses = self.network.loss(x, Condition(codes, values), generator)
         self.train_losses.append(losses.detach())
         return losses.sum()
-
-    def on_train_batch_end(self, *args) -> None:
-        """Update the moving average."""
-        self.ema.update_parameters(self.network)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Criterion of the averaged weights, on the same cells and the same noise every time."""
@@ -68,20 +105,6 @@ class FlowTrainingPlan(pl.LightningModule):
         """Network with the moving average of the weights."""
         return cast(FlowNetwork, self.ema.module)
 
-    def configure_optimizers(self) -> dict:
-        """AdamW with warm-up and, where asked for, cosine decay."""
-        config = self.config
-        # The decay differs between members, so it is applied before each step (see on_before_optimizer_step).
-        trained = [p for p in self.network.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=0.0, fused=True)
-
-        def factor(step: int) -> float:
-            warm = min((step + 1) / (config.warmup_steps + 1), 1.0)
-            return warm * (0.5 * (1.0 + math.cos(math.pi * step / config.max_steps)) if config.cosine_decay else 1.0)
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Decoupled weight decay as in AdamW; where the held-out loss chooses the strength, each member has its own.
 
@@ -100,11 +123,6 @@ class FlowTrainingPlan(pl.LightningModule):
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
         """Clip the gradient norm of each member on its own."""
         clip_member_gradients(self.network, self.config.gradient_clip)
-
-    def _average(self, averaged: Sequence[Tensor], current: Sequence[Tensor], n_averaged: Tensor | int) -> None:
-        # Short memory at first, so that the initial weights are forgotten.
-        decay = min(self.config.ema_decay, (1.0 + float(n_averaged)) / (10.0 + float(n_averaged)))
-        torch._foreach_lerp_(list(averaged), list(current), 1.0 - decay)
 
 
 def clip_member_gradients(network: FlowNetwork, max_norm: float) -> None:

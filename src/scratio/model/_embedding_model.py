@@ -1,0 +1,155 @@
+"""What the models share: registered cells, their standardised embedding, the history of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from scratio._compat import AnnDataManager, BaseModelClass, CategoricalObsField, NumericalObsField, ObsmField
+from scratio._quiet import quiet
+from scratio.model._check import check_categories, check_embedding, check_numbers
+from scratio.model._schema import ConditionSchema
+from scratio.stats import local_scale
+
+EMBEDDING = "embedding"
+
+
+class EmbeddingModel(BaseModelClass):
+    """A model of an embedding and conditions of cells."""
+
+    COMPARES = True
+    """Whether there has to be something to compare: a key with two different values."""
+
+    adata: AnnData | None
+    schema: ConditionSchema
+    obsm_key: str
+    location: np.ndarray
+    scale: np.ndarray
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        *,
+        obsm_key: str = "X_pca",
+        condition_keys: Sequence[str],
+        continuous_keys: Sequence[str] | None = None,
+        sample_key: str | None = None,
+        **kwargs,
+    ) -> None:
+        """Register the embedding and the conditions.
+
+        Parameters
+        ----------
+        adata
+            Cells. Gains scvi-tools' bookkeeping (``obs["_scvi_*"]``, ``uns["_scvi_*"]``).
+        obsm_key
+            Embedding, shape (n_cells, d): dense, finite.
+        condition_keys
+            Categorical columns of ``obs`` to condition on.
+        continuous_keys
+            Numeric columns of ``obs`` to condition on, such as dose or age.
+        sample_key
+            Column of ``obs`` with the sample or donor; one more key that can be conditioned on.
+        **kwargs
+            For scvi-tools.
+
+        Raises
+        ------
+        KeyError
+            If a key is missing.
+        TypeError
+            If the embedding is sparse or not numeric, or a continuous key is not numeric.
+        ValueError
+            If the embedding is not finite or not two-dimensional, a label is missing, or there is nothing to compare.
+        """
+        if isinstance(condition_keys, str):
+            raise TypeError(f"condition_keys must be a list of keys, got the string {condition_keys!r}")
+        categorical = [*condition_keys, *([sample_key] if sample_key else [])]
+        continuous = list(continuous_keys or [])
+        _check_setup(adata, obsm_key, categorical, continuous, compares=cls.COMPARES)
+        setup_method_args = cls._get_setup_method_args(
+            **{
+                "cls": cls,
+                "obsm_key": obsm_key,
+                "condition_keys": list(condition_keys),
+                "continuous_keys": continuous,
+                "sample_key": sample_key,
+            }
+        )
+        fields = [
+            ObsmField(EMBEDDING, obsm_key),
+            # Numbered, since scvi-tools' registry takes no dots in its own names.
+            *(CategoricalObsField(f"categorical_{k}", key) for k, key in enumerate(categorical)),
+            *(NumericalObsField(f"continuous_{k}", key) for k, key in enumerate(continuous)),
+        ]
+        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
+        with quiet("scvi"):
+            manager.register_fields(adata, **kwargs)
+        cls.register_manager(manager)
+
+    def embedding(self, adata: AnnData) -> np.ndarray:
+        """Standardised embedding of cells: centred, and divided by the scale of each dimension.
+
+        Parameters
+        ----------
+        adata
+            Cells.
+
+        Returns
+        -------
+        Array of shape (n_cells, d), float32.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If the embedding is missing, not a dense finite matrix, or of another dimension than the model's.
+        """
+        x = check_embedding(adata, self.obsm_key)
+        if x.shape[1] != len(self.location):
+            raise ValueError(
+                f"obsm[{self.obsm_key!r}] has {x.shape[1]} dimensions; the model was trained on {len(self.location)}"
+            )
+        return ((x - self.location) / self.scale).astype(np.float32)
+
+    def _read_registry(self, adata: AnnData) -> None:
+        """Schema of the conditions, and location and scale of the embedding, from registered cells."""
+        setup = self.adata_manager.registry["setup_args"]
+        categorical = [*setup["condition_keys"], *([setup["sample_key"]] if setup["sample_key"] else [])]
+        categories = {key: sorted(check_categories(adata, key).unique()) for key in categorical}
+        continuous = {}
+        for key in setup["continuous_keys"]:
+            values = check_numbers(adata, key)
+            continuous[key] = (float(values.mean()), float(values.std()) or 1.0)
+        self.schema, self.obsm_key = ConditionSchema(categories, continuous), setup["obsm_key"]
+        x = check_embedding(adata, self.obsm_key)
+        self.location = np.asarray(np.mean(x, axis=0, dtype=np.float64))
+        self.scale = local_scale(x, np.random.default_rng(0))
+
+
+def _check_setup(
+    adata: AnnData, obsm_key: str, categorical: list[str], continuous: list[str], *, compares: bool
+) -> None:
+    check_embedding(adata, obsm_key)
+    keys = [*categorical, *continuous]
+    twice = {key for key in keys if keys.count(key) > 1}
+    if twice:
+        raise ValueError(f"keys registered twice: {sorted(twice)}")
+    n_different = [check_categories(adata, key).nunique() for key in categorical]
+    n_different += [len(np.unique(check_numbers(adata, key))) for key in continuous]
+    if compares and max(n_different, default=0) < 2:
+        found = {key: sorted(adata.obs[key].astype(str).unique()) for key in keys}
+        raise ValueError(f"nothing to compare: no key has two different values; found: {found}")
+
+
+def to_plain(frame: pd.DataFrame) -> dict[str, list]:
+    """A table by step as plain data."""
+    return {"step": frame.index.tolist(), **{str(name): column.tolist() for name, column in frame.items()}}
+
+
+def from_plain(table: dict[str, list]) -> pd.DataFrame:
+    """Inverse of :func:`to_plain`."""
+    return pd.DataFrame(table).set_index("step")

@@ -1,0 +1,310 @@
+"""`FDRL`: construction, training, saving and loading. What it answers is in `_fdrl_queries`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from anndata import AnnData
+
+from scratio._seed import torch_generator
+from scratio.model import _saving
+from scratio.model._embedding_model import EmbeddingModel, from_plain, to_plain
+from scratio.model._fdrl_queries import FDRLQueryMixin, LogProbability, at_least
+from scratio.model._schema import ConditionDict, ConditionSchema
+from scratio.module import DIVERGENCES, LOSSES, PRIORS, CellPrior, Condition, Prior, StaleRatio
+from scratio.train import CellDataModule, FlowSettings, MemberSplit, TrainConfig, fit_stale_ratio
+
+_INITIAL_WEIGHTS = 50
+KIND = "FDRL"
+
+
+class FDRL(FDRLQueryMixin, EmbeddingModel):
+    r"""Flow-guided density ratio learning: samples of cells, and cells moved from one condition to another.
+
+    Starting points from a prior are improved by ``n_flow_steps`` steps of
+
+    .. math:: x \leftarrow x - \eta \nabla f'(r_\theta(x)) + \nu \xi ,
+
+    and a network estimates :math:`r_\theta = \tilde q_K / p`, the density of the improved samples over that of the
+    cells, on samples that it improved itself (arXiv 2303.03714, algorithm 1).
+
+    .. warning::
+        The ratio this learns is that of its own improved samples to the cells, near 1 everywhere when it has converged.
+        It is not treated against control, and says nothing on differential abundance: that is what
+        :class:`scratio.model.ScRatio` is for.
+
+    Parameters
+    ----------
+    adata
+        Cells registered with :meth:`setup_anndata`.
+    registry
+        For scvi-tools; use ``adata``.
+    source, target
+        Conditions, dicts from a registered key to a category. With ``source`` the model learns to translate: samples
+        start at the cells of the source and are improved towards those of the target. With ``target`` alone it
+        generates cells of the target, and without either cells as registered.
+    prior
+        Where samples start without ``source``: ``"gaussian"``, fitted to the cells (the paper's data-dependent prior),
+        or ``"uniform"``.
+    divergence
+        The f that samples descend: ``"kl"``, ``"pearson"`` (chi²), ``"js"``, ``"logd"``.
+    loss
+        Bregman loss of the ratio: ``"logistic"``, the network being log r, or ``"lsif"``, the network being r.
+    n_flow_steps, step_size, noise
+        K, eta and nu, in units of the standardised embedding. The product of the first two bounds how far samples can
+        move at a given ratio; 0 steps estimate the ratio of prior to cells and improve nothing.
+    data_noise
+        Standard deviation of the noise on cells during training.
+    n_hidden, n_layers, n_waves
+        Width and number of layers of the network, and number of random waves among its inputs.
+
+    Examples
+    --------
+    >>> import scratio
+    >>> adata = scratio.datasets.gaussians(n_cells=600, n_dims=2, random_state=0)
+    >>> scratio.model.FDRL.setup_anndata(adata, condition_keys=["condition"])
+    >>> model = scratio.model.FDRL(adata)
+    >>> model.train(max_steps=20, progress_bar=False)
+    >>> model.sample(10).shape
+    (10, 2)
+    """
+
+    COMPARES = False
+    _module_cls = StaleRatio
+    module: StaleRatio
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        registry: dict | None = None,
+        *,
+        source: ConditionDict | None = None,
+        target: ConditionDict | None = None,
+        prior: str = "gaussian",
+        divergence: str = "kl",
+        loss: str = "logistic",
+        n_flow_steps: int = 20,
+        step_size: float = 1.0,
+        noise: float = 0.01,
+        data_noise: float = 0.03,
+        n_hidden: int = 128,
+        n_layers: int = 3,
+        n_waves: int = 64,
+    ) -> None:
+        for name, value, allowed in (
+            ("prior", prior, PRIORS),
+            ("divergence", divergence, DIVERGENCES),
+            ("loss", loss, LOSSES),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name} must be one of {list(allowed)}, got {value!r}")
+        at_least({"n_hidden": n_hidden, "n_layers": n_layers}, 1)
+        at_least({"n_flow_steps": n_flow_steps, "noise": noise, "data_noise": data_noise, "n_waves": n_waves}, 0)
+        if not step_size > 0.0:
+            raise ValueError(f"step_size must be positive, got {step_size}")
+        if source is not None and target is None:
+            raise ValueError("a translation needs both: source was given, and target was not")
+        super().__init__(adata, registry)
+        self.init_params_ = self._get_init_params(locals())
+        self.source, self.target = source, target
+        self.flow = FlowSettings(divergence, n_flow_steps, step_size, noise, data_noise)
+        self._settings: dict[str, Any] = {
+            "source": None if source is None else dict(source),
+            "target": None if target is None else dict(target),
+            "prior": prior,
+            "divergence": divergence,
+            "loss": loss,
+            "n_flow_steps": n_flow_steps,
+            "step_size": step_size,
+            "noise": noise,
+            "data_noise": data_noise,
+            "n_hidden": n_hidden,
+            "n_layers": n_layers,
+            "n_waves": n_waves,
+        }
+        self.training_: dict[str, Any] = {}
+        self.prior: Prior | None = None
+        self._membership: dict[str, LogProbability] = {}
+        if adata is not None:
+            self._read_registry(adata)
+            x = np.asarray(adata.obsm[self.obsm_key], dtype=np.float64)
+            # Steps are measured in standard deviations.
+            deviation = x.std(0)
+            self.scale = np.where(deviation > 0.0, deviation, 1.0)
+            self._rows_of_target, self._rows_of_source = self._rows(adata, "target"), self._rows(adata, "source")
+            self._build()
+            self.prior = self._make_prior(adata)
+
+    def train(
+        self,
+        max_steps: int = 6_000,
+        batch_size: int = 256,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        strategy: str = "auto",
+        random_state: int = 0,
+        *,
+        learning_rate: float = 1e-3,
+        ema_decay: float = 0.998,
+        precision: str = "32-true",
+        num_nodes: int = 1,
+        progress_bar: bool = True,
+        checkpoint_dir: str | Path | None = None,
+        resume: bool = False,
+    ) -> None:
+        """Train the ratio; the model keeps the moving average of its weights.
+
+        ``history`` has the loss and the separation: in how many pairs of a sample and a cell the ratio is higher for
+        the sample, 0.5 where they cannot be told apart.
+
+        Parameters
+        ----------
+        max_steps, batch_size, learning_rate, ema_decay
+            Of the training. The learning rate falls to 0 along a cosine.
+        accelerator, devices, strategy, num_nodes, precision
+            For :class:`lightning.pytorch.Trainer`.
+        random_state
+            Seed. Global generators are neither read nor changed.
+        progress_bar
+            Whether to show a bar with loss, separation and remaining time.
+        checkpoint_dir, resume
+            As for :meth:`scratio.model.ScRatio.train`.
+
+        Raises
+        ------
+        ValueError
+            If the model has no cells or a setting is out of range.
+        FloatingPointError
+            If the training diverges.
+        """
+        if self.adata is None or self.prior is None:
+            raise ValueError("the model has no cells to train on; make one with FDRL(adata)")
+        if resume and checkpoint_dir is None:
+            raise ValueError("resume=True needs checkpoint_dir, the folder of the checkpoint")
+        config = TrainConfig(
+            max_steps=max_steps,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            ema_decay=ema_decay,
+            weight_decay=0.0,
+            warmup_steps=0,
+            gradient_clip=float("inf"),
+            random_state=random_state,
+        )
+        self._build(random_state)
+        x = torch.from_numpy(self.embedding(self.adata)[self._rows_of_target])
+        nothing = Condition(torch.empty((len(x), 0), dtype=torch.int64), torch.empty((len(x), 0)))
+        split = MemberSplit(np.arange(len(x)), np.arange(0))
+        history = fit_stale_ratio(
+            self.module,
+            self.prior,
+            self.flow,
+            CellDataModule(x, nothing, [split], config),
+            config,
+            checkpoint_dir=checkpoint_dir,
+            resume=resume,
+            progress_bar=progress_bar,
+            accelerator=accelerator,
+            devices=devices,
+            strategy=strategy,
+            num_nodes=num_nodes,
+            precision=precision,
+        )
+        self.history_ = {name: history[[name]] for name in history}
+        self.training_ = {"random_state": random_state, "max_steps": max_steps, "steps": int(history.index[-1])}
+        self.training_["separation"] = float(history["separation"].iloc[-1])
+        self.is_trained_ = True
+
+    def save(self, dir_path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the model to a folder, as :meth:`scratio.model.ScRatio.save` does; the source's cells are left out.
+
+        Parameters
+        ----------
+        dir_path
+            Folder.
+        overwrite
+            Whether a model that lies there may be replaced.
+
+        Raises
+        ------
+        FileExistsError
+            If a model lies there and ``overwrite`` is False.
+        """
+        description = {
+            "kind": KIND,
+            "settings": self._settings,
+            "schema": self.schema.to_dict(),
+            "obsm_key": self.obsm_key,
+            "is_trained": self.is_trained_,
+            "training": self.training_,
+            "history": {name: to_plain(frame) for name, frame in (self.history_ or {}).items()},
+        }
+        tensors = {f"network.{name}": value for name, value in self.module.state_dict().items()}
+        if self.prior is not None:
+            tensors.update({f"prior.{name}": value for name, value in self.prior.state_dict().items()})
+        tensors["location"], tensors["scale"] = torch.from_numpy(self.location), torch.from_numpy(self.scale)
+        _saving.write(dir_path, description, tensors, overwrite=overwrite)
+
+    @classmethod
+    def load(cls, dir_path: str | Path, adata: AnnData | None = None) -> FDRL:
+        """Read a model that :meth:`save` wrote. Nothing in the files is executed.
+
+        Parameters
+        ----------
+        dir_path
+            Folder.
+        adata
+            Cells to attach.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder holds no model.
+        ValueError
+            If it holds another kind of model or was written by a newer format, or ``adata`` does not fit.
+        """
+        description, tensors = _saving.read(dir_path, KIND)
+        model = cls(registry={"field_registries": {}}, **description["settings"])
+        model.schema = ConditionSchema.from_dict(description["schema"])
+        model.obsm_key = description["obsm_key"]
+        model.location, model.scale = tensors["location"].numpy(), tensors["scale"].numpy()
+        model._build()
+        model.module.load_state_dict(_saving.part(tensors, "network."))
+        if model.source is None:
+            model.prior = PRIORS[description["settings"]["prior"]](torch.zeros((2, len(model.location))))
+            model.prior.load_state_dict(_saving.part(tensors, "prior."))
+        model.is_trained_, model.training_ = description["is_trained"], description["training"]
+        model.history_ = {name: from_plain(table) for name, table in description["history"].items()}
+        if adata is not None:
+            model.embedding(adata)
+            model.schema.check_cells(adata)
+            model._adata = adata
+        return model
+
+    def _rows(self, adata: AnnData, name: str) -> np.ndarray:
+        condition = getattr(self, name)
+        return np.ones(adata.n_obs, dtype=bool) if condition is None else self.schema.having(condition, adata, name)
+
+    def _make_prior(self, adata: AnnData) -> Prior:
+        x = torch.from_numpy(self.embedding(adata))
+        if self.source is not None:
+            return CellPrior(x[self._rows_of_source])
+        return PRIORS[self._settings["prior"]](x[self._rows_of_target])
+
+    def _build(self, random_state: int = 0) -> None:
+        """Make the untrained network."""
+        names = ("loss", "n_hidden", "n_layers", "n_waves")
+        self.module = StaleRatio(
+            len(self.location),
+            generator=torch_generator(random_state, _INITIAL_WEIGHTS),
+            **{name: self._settings[name] for name in names},
+        )
+        self.module.eval()
+        self._membership = {}
+        aim = (
+            f"{self.source} to {self.target}" if self.source else f"cells of {self.target}" if self.target else "cells"
+        )
+        self._model_summary_string = f"FDRL: {aim}, {len(self.location)} dimensions"

@@ -1,0 +1,230 @@
+"""Samples and translations of a trained `FDRL`, and the ratio that it has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from anndata import AnnData
+from torch import Tensor
+
+from scratio._seed import torch_generator
+from scratio.model._membership import fit_membership
+from scratio.model._schema import ConditionDict, ConditionSchema
+from scratio.module import CellPrior, Prior, StaleRatio
+from scratio.train import FlowSettings
+
+_SAMPLES, _TRANSLATION = 51, 52
+
+LogProbability = Callable[[Tensor], Tensor]
+"""From cells in units of the embedding, shape (n, d), to the log probability that they have a condition, (n,)."""
+
+
+class FDRLQueryMixin:
+    """Queries of `FDRL`."""
+
+    adata: AnnData | None
+    source: ConditionDict | None
+    target: ConditionDict | None
+    module: StaleRatio
+    prior: Prior | None
+    flow: FlowSettings
+    schema: ConditionSchema
+    location: np.ndarray
+    scale: np.ndarray
+    training_: dict[str, Any]
+    embedding: Callable[[AnnData], np.ndarray]
+    _check_if_trained: Callable[..., None]
+    _membership: dict[str, LogProbability]
+    _rows_of_target: np.ndarray
+
+    def sample(
+        self,
+        n_samples: int,
+        *,
+        condition: ConditionDict | None = None,
+        classifier: LogProbability | None = None,
+        guidance: float = 0.3,
+        extra_steps: int = 0,
+        random_state: int = 0,
+    ) -> np.ndarray:
+        r"""Draw cells; of a condition by composing the ratio with a classifier (arXiv 2303.03714, appendix D).
+
+        .. math:: x \leftarrow x - \eta \nabla \left( f'(r_\theta(x)) - \varphi \log p(y | x) \right) + \nu \xi
+
+        Parameters
+        ----------
+        n_samples
+            Number of cells.
+        condition
+            Dict from a registered key to a category; by default cells as the model learnt them.
+        classifier
+            Function from a tensor of cells in units of the embedding, shape (n, d), to the log probability that they
+            have the condition, shape (n,), which can be differentiated. By default one is trained on the model's cells
+            when it is first asked for.
+        guidance
+            phi, the weight of the classifier.
+        extra_steps
+            Steps beyond those of the training (the paper's kappa).
+        random_state
+            Seed.
+
+        Returns
+        -------
+        Cells in the units of the embedding, shape (n_samples, d), float64.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If an argument is out of range, the model translates, or it has no cells to train a classifier on.
+        """
+        self._check_if_trained(warn=False)
+        if self.prior is None or isinstance(self.prior, CellPrior):
+            raise ValueError(
+                f"this model moves cells of {self.source} to {self.target}: translate them, or make a "
+                "model without source"
+            )
+        at_least({"n_samples": n_samples}, 1)
+        at_least({"extra_steps": extra_steps, "guidance": guidance}, 0)
+        if classifier is not None and condition is None:
+            raise ValueError("classifier is given and condition is not: name the condition whose probability it is")
+        reward = None
+        if condition is not None:
+            log_probability = self._log_probability(condition, classifier)
+
+            def reward(x: Tensor) -> Tensor:
+                return guidance * log_probability(x)
+
+        generator = torch_generator(random_state, _SAMPLES, device=self._device)
+        start = self.prior.to(self._device).draw(n_samples, generator)
+        return self._to_units(self.flow.improve(self.module, start, generator, extra_steps=extra_steps, reward=reward))
+
+    def translate(
+        self,
+        adata: AnnData | None = None,
+        *,
+        source: ConditionDict | None = None,
+        target: ConditionDict | None = None,
+        extra_steps: int = 0,
+        random_state: int = 0,
+        rows: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Where every cell of the source would lie in the target's distribution: unpaired translation.
+
+        :func:`scratio.tl.translate` writes it into the cells, with the displacement. A cell that is not of the source
+        is moved as if it were. :meth:`scratio.model.ScRatio.log_ratio` before and after tells whether it worked.
+
+        Parameters
+        ----------
+        adata
+            Cells; by default the model's.
+        source, target
+            The conditions that the model was made for; given, they are checked.
+        extra_steps
+            Steps beyond those of the training.
+        random_state
+            Seed of the noise.
+        rows
+            Positions of the cells to move, by default all.
+
+        Returns
+        -------
+        Cells in the units of the embedding, shape (n_cells, d) or (n_rows, d), float64.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If it was not made for this translation, or an argument is out of range.
+        """
+        self._check_if_trained(warn=False)
+        for name, asked, own in (("source", source, self.source), ("target", target, self.target)):
+            if own is None or (asked is not None and dict(asked) != dict(own)):
+                raise ValueError(
+                    f"this model was made with {name}={own}, and not for {name}={asked}; make one with "
+                    "FDRL(adata, source=..., target=...)"
+                )
+        at_least({"extra_steps": extra_steps}, 0)
+        cells = self.adata if adata is None else adata
+        if cells is None:
+            raise ValueError("the model was loaded without cells: pass adata")
+        generator = torch_generator(random_state, _TRANSLATION, device=self._device)
+        start = torch.from_numpy(self.embedding(cells if rows is None else cells[rows])).to(self._device)
+        return self._to_units(self.flow.improve(self.module, start, generator, extra_steps=extra_steps))
+
+    def log_stale_ratio(self, adata: AnnData | None = None) -> np.ndarray:
+        r"""Log of :math:`\tilde q_K / p`, improved samples against cells, in nats: near 0 after convergence.
+
+        It is not the log ratio of two conditions; :class:`scratio.model.ScRatio` has that.
+
+        Parameters
+        ----------
+        adata
+            Cells; by default the model's.
+
+        Returns
+        -------
+        Shape (n_cells,), float64.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        """
+        self._check_if_trained(warn=False)
+        cells = self.adata if adata is None else adata
+        if cells is None:
+            raise ValueError("the model was loaded without cells: pass adata")
+        with torch.no_grad():
+            found = self.module.log_ratio(torch.from_numpy(self.embedding(cells)).to(self._device))
+        return found.double().cpu().numpy()
+
+    def log_ratio(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """FDRL has no log ratio of conditions.
+
+        Raises
+        ------
+        TypeError
+            Always.
+        """
+        raise TypeError(
+            "FDRL's ratio is that of its improved samples to the cells, not of treated to control: use "
+            "scratio.model.ScRatio for differential abundance, and log_stale_ratio for FDRL's own"
+        )
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.module.parameters()).device
+
+    def _to_units(self, x: Tensor) -> np.ndarray:
+        return x.double().cpu().numpy() * self.scale + self.location
+
+    def _log_probability(self, condition: ConditionDict, classifier: LogProbability | None) -> LogProbability:
+        """From standardised cells; ``classifier`` reads cells in units of the embedding."""
+        if classifier is not None:
+            scale, location = (
+                torch.from_numpy(values).float().to(self._device) for values in (self.scale, self.location)
+            )
+            return lambda x: classifier(x * scale + location)
+        key = str(sorted(condition.items()))
+        if key not in self._membership:
+            if self.adata is None:
+                raise ValueError("the model was loaded without cells to train a classifier on: pass classifier")
+            has_it = self.schema.having(condition, self.adata, "condition") & self._rows_of_target
+            used = self._rows_of_target
+            x = torch.from_numpy(self.embedding(self.adata)[used])
+            seed = self.training_["random_state"]
+            self._membership[key] = fit_membership(x, has_it[used], seed, self._device)
+        return self._membership[key]
+
+
+def at_least(values: dict[str, float], least: int) -> None:
+    """Refuse numbers below a bound."""
+    for name, value in values.items():
+        if not value >= least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")

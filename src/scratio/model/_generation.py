@@ -1,0 +1,131 @@
+"""Cells from a trained `ScRatio`: drawn anew, or carried from one condition to another."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from anndata import AnnData
+
+from scratio._seed import torch_generator
+from scratio.estimators import sample, translate
+from scratio.model._methods import DEFAULT_BATCH_SIZE
+from scratio.model._schema import ConditionDict
+from scratio.model._scoring import ScoringMixin, in_order
+
+_SAMPLES = 21
+
+
+class GenerationMixin(ScoringMixin):
+    """Samples and translations of `ScRatio`."""
+
+    location: np.ndarray
+    scale: np.ndarray
+
+    def sample(
+        self,
+        n_samples: int,
+        *,
+        condition: ConditionDict,
+        random_state: int = 0,
+        n_steps: int | None = None,
+    ) -> np.ndarray:
+        """Draw cells from the model, an equal share from each member.
+
+        Parameters
+        ----------
+        n_samples
+            Number of cells.
+        condition
+            Condition; a key left out is marginalised over. `OWN` has no meaning here.
+        random_state
+            Seed.
+        n_steps
+            Steps of the solver.
+
+        Returns
+        -------
+        Cells in the units of the embedding, shape (n_samples, d), float64.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If ``n_samples`` is not positive or the condition holds `OWN`.
+        """
+        self._check_if_trained(warn=False)
+        if n_samples < 1:
+            raise ValueError(f"n_samples must be at least 1, got {n_samples}")
+        given = self._encode(condition, None, "condition").to(self._device)
+        n_members = self.module.n_members
+        shape = (n_members, math.ceil(n_samples / n_members), len(self.location))
+        noise = torch.randn(shape, generator=torch_generator(random_state, _SAMPLES), dtype=torch.float64)
+        with torch.no_grad():
+            drawn = sample(self.module, noise.to(self._device), given, n_steps=n_steps).cpu().numpy()
+        # Cell i comes from member i mod n_members, so that any first part of the samples is balanced.
+        return drawn.swapaxes(0, 1).reshape(-1, shape[-1])[:n_samples] * self.scale + self.location
+
+    def translate(
+        self,
+        adata: AnnData | None = None,
+        *,
+        source: ConditionDict,
+        target: ConditionDict,
+        n_steps: int | None = None,
+        batch_size: int | None = None,
+        rows: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Where every cell of one condition would lie in the other's distribution: unpaired translation.
+
+        A cell is carried back to noise along the flow of the source, and out along the flow of the target; the two
+        differ by the difference of the scores at every noise level. What distinguishes it from other cells of its
+        condition is kept as its noise (Su et al. 2022, arXiv 2203.08382). :class:`scratio.model.FDRL` learns such a
+        map of its own. A cell that is not of the source is carried as if it were.
+
+        Parameters
+        ----------
+        adata
+            Cells; by default those the model was trained on, each carried by networks that did not see it.
+        source, target
+            Conditions, as in :meth:`log_ratio`.
+        n_steps
+            Steps of the solver, each way.
+        batch_size
+            Cells per batch.
+        rows
+            Positions of the cells to move, by default all.
+
+        Returns
+        -------
+        Mean over the members in the units of the embedding, shape (n_cells, d) or (n_rows, d), float64.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        KeyError, ValueError
+            As in :meth:`log_ratio`.
+
+        Examples
+        --------
+        >>> import scratio
+        >>> adata = scratio.datasets.gaussians(n_cells=600, n_dims=2, random_state=0)
+        >>> scratio.model.ScRatio.setup_anndata(adata, condition_keys=["condition"])
+        >>> model = scratio.model.ScRatio(adata)
+        >>> model.train(max_steps=20, progress_bar=False)
+        >>> model.translate(source={"condition": "control"}, target={"condition": "treated"}).shape
+        (600, 2)
+        """
+        cells, folds = self._cells(adata, rows)
+        x, ends = self.embedding(cells), {"source": source, "target": target}
+        conditions = {name: self._encode(value, cells, name) for name, value in ends.items()}
+        parts, places = [], []
+        for network, place, given in self._batches(x, folds, conditions, batch_size or DEFAULT_BATCH_SIZE):
+            start = torch.from_numpy(x[place]).to(self._device)
+            with torch.no_grad():
+                moved = translate(network, start, given["source"], given["target"], n_steps=n_steps)
+            parts.append(moved.mean(0).cpu().numpy())
+            places.append(place)
+        return in_order(parts, places, axis=0) * self.scale + self.location

@@ -1,0 +1,85 @@
+"""Cells of one condition moved to the distribution of another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+
+from scratio.model import FDRL, ScRatio
+from scratio.model._schema import ConditionDict
+from scratio.tl._write import check_key_added, record
+
+DISPLACEMENT = "displacement"
+
+
+def translate(
+    adata: AnnData,
+    model: FDRL | ScRatio,
+    *,
+    source: ConditionDict,
+    target: ConditionDict,
+    key_added: str | None = None,
+    copy: bool = False,
+    **kwargs: Any,
+) -> AnnData | None:
+    r"""Move the cells of one condition to where they would lie in another: unpaired translation.
+
+    Parameters
+    ----------
+    adata
+        Cells with the model's embedding and conditions.
+    model
+        Trained :class:`scratio.model.FDRL`, made with this ``source`` and ``target``, which descends a learnt ratio
+        (arXiv 2303.03714); or any trained :class:`scratio.model.ScRatio`, which carries cells to noise along the
+        source's flow and out along the target's.
+    source, target
+        Dicts from a registered key to a category, such as ``{"condition": "ctrl"}``.
+    key_added
+        Where results go; by default ``"X_fdrl"`` or ``"X_scratio"``.
+    copy
+        Whether to return a copy instead of writing into ``adata``.
+    **kwargs
+        For the model's ``translate``.
+
+    Returns
+    -------
+    None, or a copy. Written are ``obsm[key_added]``, the translated cells in units of the embedding, shape (n_cells,
+    d), ``obsm[key_added + "_displacement"]``, how far each was moved, both NaN for cells that are not of the source,
+    and ``uns[key_added]``.
+
+    Raises
+    ------
+    RuntimeError
+        If the model is not trained.
+    KeyError, ValueError
+        If a key or category is unknown, no cell is of the source, an FDRL model was made for another translation, or
+        what would be overwritten is the user's own.
+
+    Examples
+    --------
+    >>> import scratio
+    >>> adata = scratio.datasets.gaussians(n_cells=600, n_dims=2, random_state=0)
+    >>> ends = {"source": {"condition": "control"}, "target": {"condition": "treated"}}
+    >>> scratio.model.FDRL.setup_anndata(adata, condition_keys=["condition"])
+    >>> model = scratio.model.FDRL(adata, **ends)
+    >>> model.train(max_steps=20, progress_bar=False)
+    >>> scratio.tl.translate(adata, model, **ends)
+    >>> adata.obsm["X_fdrl_displacement"].shape
+    (600, 2)
+    """
+    key = key_added or ("X_fdrl" if isinstance(model, FDRL) else "X_scratio")
+    moved_key = f"{key}_{DISPLACEMENT}"
+    check_key_added(adata, key, [], obsm=[key, moved_key])
+    is_source = model.schema.having(source, adata, "source")
+    rows = np.flatnonzero(is_source)
+    found = model.translate(adata, source=source, target=target, rows=rows, **kwargs)
+    moved = np.full((adata.n_obs, found.shape[1]), np.nan)
+    moved[rows] = found
+    result = adata.copy() if copy else adata
+    result.obsm[key] = moved
+    result.obsm[moved_key] = moved - np.asarray(adata.obsm[model.obsm_key], dtype=np.float64)
+    params = {"source": dict(source), "target": dict(target), "model": type(model).__name__, **kwargs}
+    result.uns[key] = record(params)
+    return result if copy else None
