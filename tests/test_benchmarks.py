@@ -119,6 +119,7 @@ QUICK = [
     "differential_abundance",
     "donors",
     "driver_genes",
+    "fdrl",
     "gaussians",
     "mutual_information",
     "non_gaussian",
