@@ -46,7 +46,7 @@ bench-speed: setup
 
 # The paper's benchmarks with every peer, hours; BENCH_ARGS=--quick for a minute.
 bench-peers: setup
-	for name in gaussians mutual_information non_gaussian differential_abundance; do \
+	for name in gaussians mutual_information non_gaussian differential_abundance fdrl; do \
 		$(BIN)/python benchmarks/$$name.py $(BENCH_ARGS) || exit 1; done
 
 # The analyses on real cells, an hour or so; the folder of the data is SCRATIO_DATA. BENCH_ARGS=--quick for a minute.

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import anndata as ad
+import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
@@ -83,3 +85,37 @@ def merged(path: Path, rows: list[dict], keys: list[str]) -> pd.DataFrame:
     path.parent.mkdir(exist_ok=True)
     table.to_csv(path, index=False, float_format="%.4g")
     return table
+
+
+def line_styles(names: list[str]) -> dict[str, dict[str, Any]]:
+    """Looks of a line for each method: ours thick, the paper's grey and dashed."""
+    dashes, colors, found = iter(["--", ":", "-.", (0, (1, 4))]), iter(plt.cm.tab10.colors), {}
+    for name in names:
+        if name == "scratio":
+            found[name] = {"color": "#d55e00", "linewidth": 2.5, "marker": "o", "zorder": 3}
+        elif name.startswith("paper"):
+            found[name] = {"color": "#999999", "linestyle": next(dashes), "marker": "x"}
+        else:
+            color = next(c for c in colors if matplotlib.colors.to_hex(c) != "#ff7f0e")
+            found[name] = {"color": color, "linewidth": 1.0, "marker": "o", "markersize": 4}
+    return found
+
+
+def write_wide(table: pd.DataFrame, path: Path, index: list[str], values: str) -> None:
+    """One measure as a table to read: settings down, methods across.
+
+    Parameters
+    ----------
+    table
+        Rows of settings and methods.
+    path
+        CSV file.
+    index
+        Columns with the settings.
+    values
+        Column with the measure.
+    """
+    wide = table.pivot_table(index=index, columns="method", values=values, sort=False).sort_index()
+    # Ours first, then the paper's, then the rest.
+    order = sorted(wide.columns, key=lambda name: (name != "scratio", not name.startswith("paper")))
+    wide[order].reset_index().to_csv(path, index=False, float_format="%.3g")

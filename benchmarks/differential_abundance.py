@@ -25,7 +25,7 @@ import anndata as ad
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from _methods import merged
+from _methods import line_styles, merged
 from scipy.special import logit
 from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score
@@ -114,14 +114,15 @@ def plot(table: pd.DataFrame) -> None:
     """Every measure by level."""
     figure, axes = plt.subplots(2, 3, figsize=(14, 7), layout="constrained")
     wide = {"nar", "rmse"}
+    styles = line_styles(list(table["method"].unique()))
     for column, ax in zip(MEASURES, axes.flat, strict=True):
         for name, own in table.groupby("method", sort=False):
             line = own.groupby("p")[column].mean()
-            ax.plot(line.index, line, marker="o", label=name, linewidth=2.5 if name == "scratio" else 1.0)
+            ax.plot(line.index, line, label=name, **styles[name])
         ax.set(xlabel="probability p", ylabel=column.replace("_", " "), yscale="log" if column in wide else "linear")
     axes[1, 1].axhline(1.0, color="#999999", linewidth=0.8)
     axes[1, 1].set_ylim(0.0, 2.0)
-    axes[0, 0].legend(frameon=False, fontsize="small")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     figure.savefig(RESULTS / "differential_abundance.png", dpi=150)
     plt.close(figure)
 

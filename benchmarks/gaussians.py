@@ -17,7 +17,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from _methods import fit_and_score, merged, settings_of
+from _methods import fit_and_score, line_styles, merged, settings_of, write_wide
 
 RESULTS = Path(__file__).parent / "results"
 DIMENSIONS, DISTANCES = (2, 5, 10, 20, 30), (1, 2, 4)
@@ -43,17 +43,14 @@ def draw(rng: np.random.Generator, n: int, d: int, distance: float) -> tuple[np.
 
 def plot(table: pd.DataFrame) -> None:
     """Error by dimension for every distance, and time."""
-    figure, axes = plt.subplots(1, 4, figsize=(17, 4), layout="constrained")
+    figure, axes = plt.subplots(1, 4, figsize=(18, 4), layout="constrained")
+    styles = line_styles(list(table["method"].unique()))
     for distance, ax in zip(DISTANCES, axes, strict=False):
-        part = table[table["distance"] == distance]
-        for name, own in part.groupby("method", sort=False):
-            is_paper = name.startswith("paper")
-            style = {"linestyle": "--", "color": "#999999"} if is_paper else {}
-            width = 2.5 if name == "scratio" else 1.0
+        for name, own in table[table["distance"] == distance].groupby("method", sort=False):
             line = own.groupby("d")["mse"].mean()
-            ax.plot(line.index, line, marker="x" if is_paper else "o", label=name, linewidth=width, **style)
+            ax.plot(line.index, line, label=name, **styles[name])
         ax.set(yscale="log", xlabel="dimension", ylabel="mean square error (nats²)", title=f"distance {distance}")
-    axes[2].legend(frameon=False, fontsize="small")
+    figure.legend(*axes[2].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize="small")
     timed = table[table["score_seconds"] > 0.0]
     times = timed.groupby("method", sort=False)[["fit_seconds", "score_seconds"]].mean()
     axes[3].scatter(times["fit_seconds"], times["score_seconds"])
@@ -93,7 +90,9 @@ def main() -> None:
                 rows.append({**row, **seconds, "variance": truth.var()})
                 print(pd.DataFrame([rows[-1]]).round(4).to_string(index=False, header=len(rows) == 1), flush=True)
                 if not quick:
-                    plot(merged(RESULTS / "gaussians.csv", paper_rows() + rows, ["method", "d", "distance"]))
+                    table = merged(RESULTS / "gaussians.csv", paper_rows() + rows, ["method", "d", "distance"])
+                    write_wide(table, RESULTS / "gaussians_mse.csv", ["distance", "d"], "mse")
+                    plot(table)
 
 
 if __name__ == "__main__":

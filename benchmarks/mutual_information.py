@@ -19,7 +19,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from _methods import fit_and_score, merged, settings_of
+from _methods import fit_and_score, line_styles, merged, settings_of, write_wide
 
 RESULTS = Path(__file__).parent / "results"
 DIMENSIONS, RHO = (20, 40, 80, 160, 320), 0.8
@@ -55,18 +55,19 @@ def paper_rows() -> list[dict]:
 
 def plot(table: pd.DataFrame) -> None:
     """Error of the estimate and of single cells by dimension."""
-    figure, axes = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(14, 4), layout="constrained")
+    styles = line_styles(list(table["method"].unique()))
     for name, own in table.sort_values("d").groupby("method", sort=False):
-        style = {"linestyle": "--", "color": "#999999"} if name.startswith("paper") else {}
         for ax, column in zip(axes, ("error", "rmse"), strict=True):
             if own[column].notna().any():
-                width = 2.5 if name == "scratio" else 1.0
-                ax.plot(own["d"], own[column], marker="o", label=name, linewidth=width, **style)
+                ax.plot(own["d"], own[column], label=name, **styles[name])
     axes[0].set(ylabel="error of the mutual information (nats)")
     axes[1].set(ylabel="root mean square error of a cell (nats)")
     for ax in axes:
         ax.set(xscale="log", yscale="log", xlabel="dimension")
-    axes[0].legend(frameon=False, fontsize="small")
+        ax.set_xticks(DIMENSIONS, DIMENSIONS)
+        ax.minorticks_off()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize="small")
     figure.savefig(RESULTS / "mutual_information.png", dpi=150)
     plt.close(figure)
 
@@ -93,7 +94,10 @@ def main() -> None:
             rows.append({**row, "rmse": np.sqrt(np.mean((found - truth) ** 2)), **seconds})
             print(pd.DataFrame([rows[-1]]).round(3).to_string(index=False, header=len(rows) == 1), flush=True)
             if not quick:
-                plot(merged(RESULTS / "mutual_information.csv", paper_rows() + rows, ["method", "d"]))
+                table = merged(RESULTS / "mutual_information.csv", paper_rows() + rows, ["method", "d"])
+                write_wide(table, RESULTS / "mutual_information_error.csv", ["d"], "error")
+                write_wide(table, RESULTS / "mutual_information_bias.csv", ["d"], "bias")
+                plot(table)
 
 
 if __name__ == "__main__":

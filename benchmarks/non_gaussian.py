@@ -17,7 +17,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from _methods import fit_and_score, merged, settings_of
+from _methods import fit_and_score, merged, settings_of, write_wide
 from _simulate import bent, mixtures
 
 RESULTS = Path(__file__).parent / "results"
@@ -57,7 +57,9 @@ def main() -> None:
                 rows.append({**row, "variance": truth.var()})
                 print(pd.DataFrame([rows[-1]]).round(4).to_string(index=False, header=len(rows) == 1), flush=True)
                 if not quick:
-                    plot(merged(RESULTS / "non_gaussian.csv", rows, ["method", "task", "seed"]))
+                    table = merged(RESULTS / "non_gaussian.csv", rows, ["method", "task", "seed"])
+                    write_wide(table, RESULTS / "non_gaussian_mse.csv", ["task"], "mse")
+                    plot(table)
 
 
 if __name__ == "__main__":
