@@ -86,8 +86,8 @@ class FDRL(FDRLQueryMixin, EmbeddingModel):
         prior: str = "gaussian",
         divergence: str = "kl",
         loss: str = "logistic",
-        n_flow_steps: int = 20,
-        step_size: float = 1.0,
+        n_flow_steps: int = 10,
+        step_size: float = 2.0,
         noise: float = 0.01,
         data_noise: float = 0.03,
         n_hidden: int = 128,
@@ -140,7 +140,7 @@ class FDRL(FDRLQueryMixin, EmbeddingModel):
 
     def train(
         self,
-        max_steps: int = 6_000,
+        max_steps: int = 8_000,
         batch_size: int = 256,
         accelerator: str = "auto",
         devices: int | list[int] | str = "auto",

@@ -46,7 +46,7 @@ class FDRLQueryMixin:
         *,
         condition: ConditionDict | None = None,
         classifier: LogProbability | None = None,
-        guidance: float = 0.3,
+        guidance: float = 0.1,
         extra_steps: int = 0,
         random_state: int = 0,
     ) -> np.ndarray:
@@ -65,7 +65,7 @@ class FDRLQueryMixin:
             have the condition, shape (n,), which can be differentiated. By default one is trained on the model's cells
             when it is first asked for.
         guidance
-            phi, the weight of the classifier.
+            phi, the weight of the classifier. More makes the condition more certain and the cells less like real ones.
         extra_steps
             Steps beyond those of the training (the paper's kappa).
         random_state
