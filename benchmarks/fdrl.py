@@ -7,9 +7,9 @@
 ``toys``: swiss roll and eight Gaussians, energy distance of samples to fresh data over that of two fresh data sets, by
 prior and with the improvement left out (0 steps). ``variants``: every divergence and loss. ``kang``: cross-validated
 AUC of a boosting classifier that tells generated cells from held-out ones (those generated for "stim" from held-out
-cells of "stim"), and how many of the latter a classifier of held-out cells calls so. ``translation``: control cells moved to the treated, judged by
-classifiers of held-out cells, the maximum mean discrepancy to held-out treated cells, and the log ratio of a model of
-its own. One configuration for all.
+cells of "stim"), and how many of the latter a classifier of held-out cells calls so. ``translation``: control cells
+moved to the treated, judged by classifiers of held-out cells, the maximum mean discrepancy to held-out treated cells,
+and the log ratio of a model of its own. One configuration for all.
 """
 
 from __future__ import annotations
