@@ -64,7 +64,8 @@ class EmbeddingModel(BaseModelClass):
         TypeError
             If the embedding is sparse or not numeric, or a continuous key is not numeric.
         ValueError
-            If the embedding is not finite or not two-dimensional, a label is missing, or there is nothing to compare.
+            If the embedding is not finite or not two-dimensional, a label is missing, or, for a model that compares
+            conditions, there is nothing to compare.
         """
         if isinstance(condition_keys, str):
             raise TypeError(f"condition_keys must be a list of keys, got the string {condition_keys!r}")
@@ -127,7 +128,12 @@ class EmbeddingModel(BaseModelClass):
         self.schema, self.obsm_key = ConditionSchema(categories, continuous), setup["obsm_key"]
         x = check_embedding(adata, self.obsm_key)
         self.location = np.asarray(np.mean(x, axis=0, dtype=np.float64))
-        self.scale = local_scale(x, np.random.default_rng(0))
+        self.scale = self._scale_of(x)
+
+    @staticmethod
+    def _scale_of(x: np.ndarray) -> np.ndarray:
+        """Scale of each dimension."""
+        return local_scale(x, np.random.default_rng(0))
 
 
 def _check_setup(

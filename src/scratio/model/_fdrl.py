@@ -12,13 +12,16 @@ from anndata import AnnData
 from scratio._seed import torch_generator
 from scratio.model import _saving
 from scratio.model._embedding_model import EmbeddingModel, from_plain, to_plain
-from scratio.model._fdrl_queries import FDRLQueryMixin, LogProbability, at_least
+from scratio.model._fdrl_queries import FDRLQueryMixin, at_least, categories_of
 from scratio.model._schema import ConditionDict, ConditionSchema
-from scratio.module import DIVERGENCES, LOSSES, PRIORS, CellPrior, Condition, Prior, StaleRatio
+from scratio.module import DIVERGENCES, LOSSES, PRIORS, CellPrior, Condition, Perceptron, Prior, StaleRatio
+from scratio.stats import standard_scale
 from scratio.train import CellDataModule, FlowSettings, MemberSplit, TrainConfig, fit_stale_ratio
 
 _INITIAL_WEIGHTS = 50
 KIND = "FDRL"
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+"""Precisions that leave the weights in float32, in which questions are answered."""
 
 
 class FDRL(FDRLQueryMixin, EmbeddingModel):
@@ -109,11 +112,11 @@ class FDRL(FDRLQueryMixin, EmbeddingModel):
             raise ValueError("a translation needs both: source was given, and target was not")
         super().__init__(adata, registry)
         self.init_params_ = self._get_init_params(locals())
-        self.source, self.target = source, target
+        self.source, self.target = categories_of(source, "source"), categories_of(target, "target")
         self.flow = FlowSettings(divergence, n_flow_steps, step_size, noise, data_noise)
         self._settings: dict[str, Any] = {
-            "source": None if source is None else dict(source),
-            "target": None if target is None else dict(target),
+            "source": self.source,
+            "target": self.target,
             "prior": prior,
             "divergence": divergence,
             "loss": loss,
@@ -127,16 +130,11 @@ class FDRL(FDRLQueryMixin, EmbeddingModel):
         }
         self.training_: dict[str, Any] = {}
         self.prior: Prior | None = None
-        self._membership: dict[str, LogProbability] = {}
+        self._membership: dict[str, Perceptron] = {}
         if adata is not None:
             self._read_registry(adata)
-            x = np.asarray(adata.obsm[self.obsm_key], dtype=np.float64)
-            # Steps are measured in standard deviations.
-            deviation = x.std(0)
-            self.scale = np.where(deviation > 0.0, deviation, 1.0)
-            self._rows_of_target, self._rows_of_source = self._rows(adata, "target"), self._rows(adata, "source")
+            self._prepare(adata)
             self._build()
-            self.prior = self._make_prior(adata)
 
     def train(
         self,
@@ -194,8 +192,10 @@ class FDRL(FDRLQueryMixin, EmbeddingModel):
             gradient_clip=float("inf"),
             random_state=random_state,
         )
-        self._build(random_state)
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {list(PRECISIONS)}, got {precision!r}")
         x = torch.from_numpy(self.embedding(self.adata)[self._rows_of_target])
+        self._build(random_state)
         nothing = Condition(torch.empty((len(x), 0), dtype=torch.int64), torch.empty((len(x), 0)))
         split = MemberSplit(np.arange(len(x)), np.arange(0))
         history = fit_stale_ratio(
@@ -282,17 +282,24 @@ class FDRL(FDRLQueryMixin, EmbeddingModel):
             model.embedding(adata)
             model.schema.check_cells(adata)
             model._adata = adata
+            model._prepare(adata)
         return model
 
-    def _rows(self, adata: AnnData, name: str) -> np.ndarray:
-        condition = getattr(self, name)
-        return np.ones(adata.n_obs, dtype=bool) if condition is None else self.schema.having(condition, adata, name)
+    @staticmethod
+    def _scale_of(x: np.ndarray) -> np.ndarray:
+        """Standard deviations: what steps are measured in."""
+        return standard_scale(x)
 
-    def _make_prior(self, adata: AnnData) -> Prior:
+    def _prepare(self, adata: AnnData) -> None:
+        """Cells of the target, and where samples start."""
+        everything = np.ones(adata.n_obs, dtype=bool)
+        is_target = everything if self.target is None else self.schema.having(self.target, adata, "target")
         x = torch.from_numpy(self.embedding(adata))
         if self.source is not None:
-            return CellPrior(x[self._rows_of_source])
-        return PRIORS[self._settings["prior"]](x[self._rows_of_target])
+            self.prior = CellPrior(x[self.schema.having(self.source, adata, "source")])
+        elif self.prior is None:
+            self.prior = PRIORS[self._settings["prior"]](x[is_target])
+        self._rows_of_target = is_target
 
     def _build(self, random_state: int = 0) -> None:
         """Make the untrained network."""
@@ -303,7 +310,7 @@ class FDRL(FDRLQueryMixin, EmbeddingModel):
             **{name: self._settings[name] for name in names},
         )
         self.module.eval()
-        self._membership = {}
+        self.is_trained_, self._membership = False, {}
         aim = (
             f"{self.source} to {self.target}" if self.source else f"cells of {self.target}" if self.target else "cells"
         )

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from anndata import AnnData
-from torch import Tensor
+from torch import Tensor, nn
 
 from scratio._seed import torch_generator
 from scratio.model._membership import fit_membership
-from scratio.model._schema import ConditionDict, ConditionSchema
-from scratio.module import CellPrior, Prior, StaleRatio
+from scratio.model._schema import OWN, ConditionDict, ConditionSchema, Rest
+from scratio.module import CellPrior, Perceptron, Prior, StaleRatio
 from scratio.train import FlowSettings
 
 _SAMPLES, _TRANSLATION = 51, 52
+BATCH_SIZE = 16_384
 
 LogProbability = Callable[[Tensor], Tensor]
 """From cells in units of the embedding, shape (n, d), to the log probability that they have a condition, (n,)."""
@@ -37,7 +39,7 @@ class FDRLQueryMixin:
     training_: dict[str, Any]
     embedding: Callable[[AnnData], np.ndarray]
     _check_if_trained: Callable[..., None]
-    _membership: dict[str, LogProbability]
+    _membership: dict[str, Perceptron]
     _rows_of_target: np.ndarray
 
     def sample(
@@ -110,11 +112,11 @@ class FDRLQueryMixin:
         source: ConditionDict | None = None,
         target: ConditionDict | None = None,
         extra_steps: int = 0,
-        random_state: int = 0,
         rows: np.ndarray | None = None,
     ) -> np.ndarray:
         """Where every cell of the source would lie in the target's distribution: unpaired translation.
 
+        The steps are taken without noise, so that a cell's translation depends on no other cell.
         :func:`scratio.tl.translate` writes it into the cells, with the displacement. A cell that is not of the source
         is moved as if it were. :meth:`scratio.model.ScRatio.log_ratio` before and after tells whether it worked.
 
@@ -126,8 +128,6 @@ class FDRLQueryMixin:
             The conditions that the model was made for; given, they are checked.
         extra_steps
             Steps beyond those of the training.
-        random_state
-            Seed of the noise.
         rows
             Positions of the cells to move, by default all.
 
@@ -144,7 +144,7 @@ class FDRLQueryMixin:
         """
         self._check_if_trained(warn=False)
         for name, asked, own in (("source", source, self.source), ("target", target, self.target)):
-            if own is None or (asked is not None and dict(asked) != dict(own)):
+            if own is None or (asked is not None and categories_of(asked, name) != own):
                 raise ValueError(
                     f"this model was made with {name}={own}, and not for {name}={asked}; make one with "
                     "FDRL(adata, source=..., target=...)"
@@ -153,9 +153,13 @@ class FDRLQueryMixin:
         cells = self.adata if adata is None else adata
         if cells is None:
             raise ValueError("the model was loaded without cells: pass adata")
-        generator = torch_generator(random_state, _TRANSLATION, device=self._device)
-        start = torch.from_numpy(self.embedding(cells if rows is None else cells[rows])).to(self._device)
-        return self._to_units(self.flow.improve(self.module, start, generator, extra_steps=extra_steps))
+        x = torch.from_numpy(self.embedding(cells if rows is None else cells[rows]))
+        flow, generator = replace(self.flow, noise=0.0), torch_generator(0, _TRANSLATION, device=self._device)
+        parts = [
+            flow.improve(self.module, part.to(self._device), generator, extra_steps=extra_steps)
+            for part in x.split(BATCH_SIZE)
+        ]
+        return self._to_units(torch.cat(parts))
 
     def log_stale_ratio(self, adata: AnnData | None = None) -> np.ndarray:
         r"""Log of :math:`\tilde q_K / p`, improved samples against cells, in nats: near 0 after convergence.
@@ -220,7 +224,27 @@ class FDRLQueryMixin:
             x = torch.from_numpy(self.embedding(self.adata)[used])
             seed = self.training_["random_state"]
             self._membership[key] = fit_membership(x, has_it[used], seed, self._device)
-        return self._membership[key]
+        network = self._membership[key].to(self._device)
+        return lambda cells: nn.functional.logsigmoid(network(cells)[:, 0])
+
+
+def categories_of(condition: ConditionDict | None, name: str) -> dict[str, str] | None:
+    """A condition of categories alone, as the schema spells them.
+
+    Raises
+    ------
+    TypeError
+        If it is not a dict.
+    ValueError
+        If it holds `OWN` or `Rest`.
+    """
+    if condition is None:
+        return None
+    if not isinstance(condition, Mapping):
+        raise TypeError(f"{name} must be a dict from a registered key to a category, got {type(condition).__name__}")
+    if any(value is OWN or isinstance(value, Rest) for value in condition.values()):
+        raise ValueError(f"{name} must name categories alone, got {dict(condition)}")
+    return {str(key): str(value) for key, value in condition.items()}
 
 
 def at_least(values: dict[str, float], least: int) -> None:

@@ -12,7 +12,7 @@ from scratio._seed import torch_generator
 from scratio.estimators import sample, translate
 from scratio.model._methods import DEFAULT_BATCH_SIZE
 from scratio.model._schema import ConditionDict
-from scratio.model._scoring import ScoringMixin, in_order
+from scratio.model._scoring import ScoringMixin, check_counts, in_order
 
 _SAMPLES = 21
 
@@ -56,8 +56,7 @@ class GenerationMixin(ScoringMixin):
             If ``n_samples`` is not positive or the condition holds `OWN`.
         """
         self._check_if_trained(warn=False)
-        if n_samples < 1:
-            raise ValueError(f"n_samples must be at least 1, got {n_samples}")
+        check_counts(n_samples=n_samples, n_steps=n_steps)
         given = self._encode(condition, None, "condition").to(self._device)
         n_members = self.module.n_members
         shape = (n_members, math.ceil(n_samples / n_members), len(self.location))
@@ -87,7 +86,7 @@ class GenerationMixin(ScoringMixin):
         Parameters
         ----------
         adata
-            Cells; by default those the model was trained on, each carried by networks that did not see it.
+            Cells; by default those the model was trained on, with folds each carried by networks that did not see it.
         source, target
             Conditions, as in :meth:`log_ratio`.
         n_steps
@@ -118,6 +117,7 @@ class GenerationMixin(ScoringMixin):
         >>> model.translate(source={"condition": "control"}, target={"condition": "treated"}).shape
         (600, 2)
         """
+        check_counts(n_steps=n_steps, batch_size=batch_size)
         cells, folds = self._cells(adata, rows)
         x, ends = self.embedding(cells), {"source": source, "target": target}
         conditions = {name: self._encode(value, cells, name) for name, value in ends.items()}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -16,10 +14,9 @@ N_STEPS, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY, SMOOTHING = 1_500, 512, 1e-3, 
 """Training; the noise on cells, in standard deviations, keeps the probability smooth between them."""
 
 
-def fit_membership(
-    x: Tensor, has_it: np.ndarray, random_state: int, device: torch.device
-) -> Callable[[Tensor], Tensor]:
-    """Log probability that a standardised cell has the condition, learnt from cells (n, d).
+@torch.enable_grad()
+def fit_membership(x: Tensor, has_it: np.ndarray, random_state: int, device: torch.device) -> Perceptron:
+    """Network of the log odds that a standardised cell has the condition, learnt from cells (n, d).
 
     Parameters
     ----------
@@ -52,5 +49,4 @@ def fit_membership(
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    network.requires_grad_(False).eval()
-    return lambda cells: nn.functional.logsigmoid(network(cells)[:, 0])
+    return network.requires_grad_(False).eval()

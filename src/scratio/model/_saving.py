@@ -28,9 +28,10 @@ def write(path: str | Path, description: dict[str, Any], tensors: dict[str, torc
     folder = Path(path)
     if (folder / DESCRIPTION).exists() and not overwrite:
         raise FileExistsError(f"{folder} holds a model already; pass overwrite=True to replace it")
+    # What cannot be written is found out before anything is.
+    text = json.dumps({"format_version": FORMAT_VERSION, **description}, indent=1)
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS)
-    text = json.dumps({"format_version": FORMAT_VERSION, **description}, indent=1)
     (folder / DESCRIPTION).write_text(text, encoding="utf-8")
 
 

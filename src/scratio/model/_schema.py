@@ -150,9 +150,10 @@ class ConditionSchema:
         KeyError, TypeError, ValueError
             As :meth:`encode`, or if the condition holds a number, `OWN` or `Rest`, or no cell has it.
         """
-        asked = self.encode(condition, None, name).codes[0].numpy()
-        if (asked < MARGINAL).any() or set(condition) & set(self.continuous):
+        values = condition.values() if isinstance(condition, Mapping) else ()
+        if any(value is OWN or isinstance(value, Rest) for value in values) or set(condition) & set(self.continuous):
             raise ValueError(f"{name} must name categories alone, got {dict(condition)}")
+        asked = self.encode(condition, None, name).codes[0].numpy()
         found = np.ones(adata.n_obs, dtype=bool)
         for code, (key, names) in zip(asked, self.categories.items(), strict=True):
             if code != MARGINAL:

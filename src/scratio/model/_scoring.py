@@ -87,9 +87,7 @@ class ScoringMixin:
         The error is that of the cell alone or, where that is asked for, moderated by those of similar cells.
         """
         choose("divergence", divergence, DIVERGENCES)
-        for name, number in (("n_steps", n_steps), ("batch_size", batch_size)):
-            if number is not None and number < 1:
-                raise ValueError(f"{name} must be at least 1, got {number}")
+        check_counts(n_steps=n_steps, batch_size=batch_size)
         size = batch_size or DEFAULT_BATCH_SIZE
         cells, folds = self._cells(adata, rows)
         x = self.embedding(cells)
@@ -205,6 +203,13 @@ class ScoringMixin:
         for network, rows in groups:
             for start in range(0, len(rows), batch_size):
                 yield network, rows[start : start + batch_size]
+
+
+def check_counts(**counts: int | None) -> None:
+    """Refuse numbers below 1; None stands for a default."""
+    for name, number in counts.items():
+        if number is not None and number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number}")
 
 
 def in_order(parts: Sequence[np.ndarray], places: Sequence[np.ndarray], axis: int = 0) -> np.ndarray:

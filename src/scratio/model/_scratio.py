@@ -251,6 +251,7 @@ class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
             else:
                 self.module = ResidualHeads(separate_heads=settings["separate_heads"], **keys, **common)
         self.module.eval()
+        self.is_trained_ = False
         self._model_summary_string = (
             f"ScRatio: {settings['parametrization']} ({settings['block']}), keys {self.schema.keys}, "
             f"{len(self.location)} dimensions, {settings['n_members']} members, {settings['n_folds']} folds"

@@ -20,6 +20,7 @@ DIVERGENCES: dict[str, Callable[[Tensor], Tensor]] = {
 LOSSES = ("logistic", "lsif")
 _UNIT = math.log(math.expm1(1.0))
 """Softplus is 1 here: the ratio of an untrained network."""
+_FAR = -15.0
 
 
 class StaleRatio(Perceptron):
@@ -51,7 +52,9 @@ class StaleRatio(Perceptron):
         output = self(x)[:, 0]
         if self.loss_name == "logistic":
             return output
-        return torch.log(nn.functional.softplus(output + _UNIT))
+        shifted = output + _UNIT
+        # Softplus is exp far below 0, where its logarithm would be lost to underflow.
+        return torch.where(shifted < _FAR, shifted, torch.log(nn.functional.softplus(shifted.clamp_min(_FAR))))
 
     def loss(self, data: Tensor, improved: Tensor) -> Tensor:
         r"""Bregman loss whose minimum over all functions is the ratio of improved samples to data.

@@ -14,7 +14,7 @@ from scratio.stats._mixtures import (
 from scratio.stats._moderation import moderated_error
 from scratio.stats._neighborhoods import log_abundance, neighborhoods
 from scratio.stats._replicates import SampleTest, compare_pairs, compare_samples, group_contrast, weighted_fdr
-from scratio.stats._scaling import local_scale
+from scratio.stats._scaling import local_scale, standard_scale
 from scratio.stats._shrinkage import (
     Shrinkage,
     held_out_share,
@@ -56,6 +56,7 @@ __all__ = [
     "residual_inflation",
     "shared_gaussian",
     "shared_mixture",
+    "standard_scale",
     "stratified_folds",
     "supported_terms",
     "term_shrinkage",

@@ -30,10 +30,7 @@ def local_scale(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     -------
     Scales, shape (d,), positive.
     """
-    sd = np.std(x, axis=0, dtype=np.float64)
-    # A constant dimension tells cells apart nowhere; any scale will do.
-    constant = sd <= CONSTANT * np.abs(x).max(axis=0)
-    sd[constant] = 1.0
+    sd, constant = _deviation(x)
     rows = np.sort(rng.permutation(len(x))[:N_CELLS])
     z = (x[rows] - np.mean(x[rows], axis=0, dtype=np.float64)) / sd
     weight = np.ones(z.shape[1])
@@ -46,3 +43,16 @@ def local_scale(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         weight[varies] = 1.0 / np.maximum(spread[varies], FLOOR)
         weight[varies] /= np.sqrt((weight[varies] ** 2).mean()) if varies.any() else 1.0
     return sd / weight
+
+
+def standard_scale(x: np.ndarray) -> np.ndarray:
+    """Standard deviation of each dimension of an embedding (n, d), 1 where it is constant but for rounding."""
+    return _deviation(x)[0]
+
+
+def _deviation(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    sd = np.std(x, axis=0, dtype=np.float64)
+    # A constant dimension tells cells apart nowhere; any scale will do.
+    constant = sd <= CONSTANT * np.abs(x).max(axis=0)
+    sd[constant] = 1.0
+    return sd, constant

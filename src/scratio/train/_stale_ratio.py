@@ -25,7 +25,8 @@ from scratio.train._plan import AveragedPlan
 
 _NOISE = 5
 ESCAPED = 100.0
-"""Mean square distance of improved samples from the centre, in that of the data, beyond which they have left it."""
+"""Mean square distance of improved samples from the centre beyond which they have left cells and starting points, in
+that of the farther of the two."""
 SEPARATE, TOGETHER, PATIENCE = 0.99, 0.9, 5
 """Separation that counts as complete, that from which it can be lost, and records in which it may last."""
 RECORD_EVERY = 50
@@ -98,13 +99,15 @@ class StaleRatioPlan(AveragedPlan):
         x = batch[0][0]
         path = (_NOISE, self.global_step, self.global_rank)
         generator = torch_generator(self.config.random_state, *path, device=x.device)
-        improved = self.flow.improve(self.network, self.prior.draw(len(x), generator), generator)
+        start = self.prior.draw(len(x), generator)
+        improved = self.flow.improve(self.network, start, generator)
         data = x + self.flow.data_noise * torch.randn(x.shape, generator=generator, device=x.device)
         loss = self.network.loss(data, improved)
         with torch.no_grad():
             higher = self.network.log_ratio(improved) - self.network.log_ratio(data)
             separation = (higher > 0.0).float().mean() + 0.5 * (higher == 0.0).float().mean()
-            self.measured = torch.stack([loss, separation, improved.square().mean() / data.square().mean()])
+            extent = torch.maximum(data.square().mean(), start.square().mean())
+            self.measured = torch.stack([loss, separation, improved.square().mean() / extent])
         return loss
 
     @property
@@ -129,7 +132,9 @@ class FlowMonitor(pl.Callback):
         """Add up; every few steps record the means."""
         self.total, self.n_steps = self.total.to(plan.measured) + plan.measured, self.n_steps + 1
         if self.n_steps == RECORD_EVERY or trainer.global_step >= plan.config.max_steps:
-            loss, separation, spread = (self.total / self.n_steps).tolist()
+            # Every process has to come to the same conclusion, or those that go on would wait for the others.
+            means = plan.all_gather(self.total / self.n_steps).reshape(-1, len(MEASURES)).mean(0)
+            loss, separation, spread = means.tolist()
             self.total, self.n_steps = torch.zeros(len(MEASURES)), 0
             self.record(trainer.global_step, loss, separation, spread)
 
@@ -139,18 +144,19 @@ class FlowMonitor(pl.Callback):
         Raises
         ------
         FloatingPointError
-            If they are not finite, samples have left the region of the cells, or their likeness is lost again.
+            If they are not finite, samples have left the region of cells and starting points, or a likeness that
+            was reached is lost again.
         """
         if not (math.isfinite(loss) and math.isfinite(spread)) or spread > ESCAPED:
             raise FloatingPointError(
                 f"FDRL diverged before step {step}: the loss is {loss:.3g}, and improved samples are {spread:.3g} "
-                "times as spread as the cells. Lower step_size or learning_rate."
+                "times as spread as cells and starting points. Lower step_size or learning_rate."
             )
         self.history["steps"].append(step)
         self.history["train"].append([loss])
         self.history["separation"].append([separation])
         found = [value for (value,) in self.history["separation"]]
-        if len(found) > PATIENCE and min(found[:-PATIENCE]) < TOGETHER and min(found[-PATIENCE:]) > SEPARATE:
+        if _is_lost(found):
             raise FloatingPointError(
                 f"FDRL diverged before step {step}: samples could not be told from cells better than in "
                 f"{min(found):.0%} of pairs, and now are in {separation:.0%}. Lower step_size or learning_rate."
@@ -164,6 +170,16 @@ class FlowMonitor(pl.Callback):
         """Take up where a checkpoint ended."""
         for name in _STATE:
             setattr(self, name, state_dict[name])
+
+
+def _is_lost(separations: list[float]) -> bool:
+    """Whether samples were told apart, then could not be, and now have been for some time.
+
+    A ratio that is only learning to tell them apart has not been lost.
+    """
+    told_apart = next((i for i, value in enumerate(separations) if value > SEPARATE), len(separations))
+    later, last = separations[told_apart:-PATIENCE], separations[-PATIENCE:]
+    return bool(later) and min(later) < TOGETHER and min(last) > SEPARATE
 
 
 def fit_stale_ratio(
