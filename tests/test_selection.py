@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.special import log_softmax
 
 import scratio
 from scratio.model import ScRatio
@@ -22,7 +23,7 @@ from scratio.model._selection import (
 )
 from scratio.module import Condition, PotentialNetwork
 from scratio.paths import GaussianPath
-from scratio.stats import held_out_share, labels_are_silent
+from scratio.stats import bounded_loss, held_out_share, labels_are_silent
 from scratio.train import CellDataModule, MemberSplit, TrainConfig, TrainResult
 
 CONFIG = TrainConfig(max_steps=10, ensemble_size=2, n_validation=1_000)
@@ -97,6 +98,19 @@ def test_abundances_of_cell_types_are_given_a_mixture(rng):
     other = rng.integers(0, 2, 4_000)
     x = 6.0 * np.stack([other, (other + kind) % 2], axis=1) + rng.normal(size=(4_000, 2))
     assert rank(x, codes)[0].startswith("mixture")
+
+
+def test_a_few_outliers_do_not_hide_that_a_closed_form_is_worse(rng):
+    # The types of the test before, and one cell of a thousand far away, of either condition.
+    codes = rng.integers(0, 2, 4_000)
+    kind = np.where(rng.uniform(size=4_000) < 0.9, codes, 1 - codes)
+    other = rng.integers(0, 2, 4_000)
+    x = 6.0 * np.stack([other, (other + kind) % 2], axis=1) + rng.normal(size=(4_000, 2))
+    outliers = rng.permutation(4_000)[:4]
+    x[outliers] *= rng.uniform(20.0, 60.0, size=(4, 1))
+    name, losses = rank(x, codes)
+    assert losses["class Gaussians"] > losses["mixture of 8"] + 2.0
+    assert name.startswith("mixture")
 
 
 def test_a_members_closed_form_is_fitted_on_the_cells_that_it_trains_on(rng):
@@ -186,6 +200,21 @@ def test_labels_are_silent_about_the_size_of_a_log_ratio_where_conditions_are_fa
     near = 0.02 * truth
     codes = (rng.uniform(size=2_000) < 1.0 / (1.0 + np.exp(-near[:, 1]))).astype(int)
     assert not labels_are_silent(prior, near, 0.8 * near, codes)
+
+
+def test_labels_are_not_silent_because_of_a_few_outliers(rng):
+    # Conditions overlap, and labels tell the potentials apart; but for ten cells of 2,000, where one is off by 10^4.
+    truth = np.stack([np.zeros(2_000), rng.normal(size=2_000)], axis=1)
+    codes = (rng.uniform(size=2_000) < 1.0 / (1.0 + np.exp(-truth[:, 1]))).astype(int)
+    wild = 0.2 * truth
+    wild[:10, 1] = np.where(codes[:10] == 1, 1e4, -1e4)
+    assert not labels_are_silent(np.log([0.5, 0.5]), wild, truth, codes)
+    # One cell that a potential has altogether wrong leaves the losses of all others as certain as they were.
+    wild[:, 1], wild[0, 1] = -truth[:, 1], 1e6 * (1 - 2 * codes[0])
+    losses = [-log_softmax(potential, axis=1)[np.arange(2_000), codes] for potential in (wild, truth)]
+    bounded = [bounded_loss(loss, 2) for loss in losses]
+    assert bounded[0].max() == pytest.approx(np.log(4_000.0))
+    np.testing.assert_array_equal(bounded[1], losses[1])
 
 
 def test_a_closed_form_is_taken_alone_where_labels_are_silent(rng):

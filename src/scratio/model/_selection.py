@@ -17,6 +17,7 @@ from scratio.module import ClosedFormDensities, Condition, PotentialNetwork, sel
 from scratio.stats import (
     ConditionMixture,
     Shrinkage,
+    bounded_loss,
     class_gaussian,
     common_components,
     common_responsibility,
@@ -124,10 +125,13 @@ def rank_closed_forms(
     """
     fitted = {name: _fit(name, fits, data, network) for name in (NONE, *fits)}
     losses = {name: _criterion(network, parts, data, config) for name, parts in fitted.items()}
-    best = min(losses, key=lambda name: float(losses[name].mean()))
+    bounded = {
+        name: torch.from_numpy(bounded_loss(loss.numpy(), len(network.combinations))) for name, loss in losses.items()
+    }
+    best = min(bounded, key=lambda name: float(bounded[name].mean()))
 
     def is_as_good(name: str) -> bool:
-        excess, error = paired_difference(losses[name], losses[best])
+        excess, error = paired_difference(bounded[name], bounded[best])
         return excess <= SIGNIFICANT * error
 
     simplest = next(filter(is_as_good, losses))

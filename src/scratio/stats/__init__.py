@@ -17,6 +17,7 @@ from scratio.stats._replicates import SampleTest, compare_pairs, compare_samples
 from scratio.stats._scaling import local_scale, standard_scale
 from scratio.stats._shrinkage import (
     Shrinkage,
+    bounded_loss,
     held_out_share,
     held_out_shrinkage,
     labels_are_silent,
@@ -31,6 +32,7 @@ __all__ = [
     "ConditionMixture",
     "SampleTest",
     "Shrinkage",
+    "bounded_loss",
     "class_gaussian",
     "common_components",
     "common_responsibility",

@@ -11,6 +11,8 @@ from scipy.special import log_softmax
 N_STEPS, LARGEST = 50, 10.0
 RESOLVED, SIGNIFICANT = 0.1, 2.0
 """Share of a disagreement below which labels do not resolve it; standard errors of a significant difference."""
+ORDINARY = 0.95
+"""Share of the cells that are taken for ordinary; further disagreement of the others counts no more than theirs."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,22 @@ def labels_are_silent(prior: np.ndarray, first: np.ndarray, second: np.ndarray, 
     posterior = np.exp(log_softmax(prior + 0.5 * (first + second), axis=1))
     variance = (posterior * difference**2).sum(1) - (posterior * difference).sum(1) ** 2
     largest = 0.25 * np.ptp(difference, axis=1) ** 2
-    losses = [-log_softmax(prior + potential, axis=1)[rows, codes] for potential in (first, second)]
+    # A few outliers, where a closed form is off by any number of nats, must not outweigh all other cells.
+    cap = np.quantile(largest, ORDINARY)
+    weight = np.minimum(cap / np.maximum(largest, np.finfo(float).tiny), 1.0)
+    losses = [
+        bounded_loss(-log_softmax(prior + potential, axis=1)[rows, codes], len(prior)) for potential in (first, second)
+    ]
     excess = losses[0] - losses[1]
     error = excess.std() / np.sqrt(len(codes))
-    return bool(variance.sum() < RESOLVED * largest.sum() and excess.mean() <= SIGNIFICANT * error)
+    unresolved = (weight * variance).sum() < RESOLVED * (weight * largest).sum()
+    return bool(unresolved and excess.mean() <= SIGNIFICANT * error)
+
+
+def bounded_loss(loss: np.ndarray, n_conditions: int) -> np.ndarray:
+    """Cross-entropies of n cells, none above log(n n_conditions).
+
+    That is what a cell can cost once a share 1 / n of ignorance is mixed into the posteriors, at next to no cost to the
+    others. Without a bound a single outlier makes differences between two losses uncertain that all other cells settle.
+    """
+    return np.minimum(loss, np.log(len(loss) * n_conditions))
