@@ -241,7 +241,7 @@ def translation(file: str, train_kwargs: dict, quick: bool) -> list[dict]:
 
 def picture(steps: int) -> None:
     """Data, prior and samples of the toys."""
-    figure, axes = plt.subplots(2, 3, figsize=(9, 6), layout="constrained")
+    figure, axes = plt.subplots(2, 3, figsize=(9, 4.5), layout="constrained")
     for row, (name, draw) in zip(axes, TOYS.items(), strict=True):
         model, _ = fitted(plain(draw(np.random.default_rng(0), 10_000)), ["all"], {"max_steps": steps})
         none, _ = fitted(plain(draw(np.random.default_rng(0), 10_000)), ["all"], {"max_steps": 50}, n_flow_steps=0)
