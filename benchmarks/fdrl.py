@@ -140,7 +140,7 @@ def told_apart(x: np.ndarray, y: np.ndarray) -> float:
     """Cross-validated AUC of a classifier."""
     label = np.repeat([0, 1], [len(x), len(y)])
     folds = StratifiedKFold(3, shuffle=True, random_state=0)
-    classifier = HistGradientBoostingClassifier(max_iter=100)
+    classifier = HistGradientBoostingClassifier(max_iter=100, random_state=0)
     odds = cross_val_predict(classifier, np.concatenate([x, y]), label, cv=folds, method="predict_proba")[:, 1]
     return float(roc_auc_score(label, odds))
 
