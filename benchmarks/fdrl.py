@@ -155,7 +155,7 @@ def flow_model(adata: ad.AnnData, keys: list[str], quick: bool) -> ScRatio:
     """A trained flow model."""
     ScRatio.setup_anndata(adata, condition_keys=keys)
     model = ScRatio(adata)
-    model.train(progress_bar=False, max_steps=20 if quick else None)
+    model.train(progress_bar=False, **({"max_steps": 20, "early_stopping": False} if quick else {}))
     return model
 
 
