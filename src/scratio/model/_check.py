@@ -10,6 +10,13 @@ from anndata import AnnData
 from scipy import sparse
 
 
+def check_at_least(least: float, **values: float | None) -> None:
+    """Refuse numbers below a bound, or NaN; None stands for a default."""
+    for name, value in values.items():
+        if value is not None and not value >= least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
 def check_unique_names(adata: AnnData) -> None:
     """Refuse names by which results could not be written back."""
     if not adata.obs_names.is_unique:

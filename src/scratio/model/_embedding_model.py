@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from torch import Tensor
 
 from scratio._compat import AnnDataManager, BaseModelClass, CategoricalObsField, NumericalObsField, ObsmField
 from scratio._quiet import quiet
@@ -28,6 +30,7 @@ class EmbeddingModel(BaseModelClass):
     obsm_key: str
     location: np.ndarray
     scale: np.ndarray
+    training_: dict[str, Any]
 
     @classmethod
     def setup_anndata(
@@ -129,6 +132,20 @@ class EmbeddingModel(BaseModelClass):
         x = check_embedding(adata, self.obsm_key)
         self.location = np.asarray(np.mean(x, axis=0, dtype=np.float64))
         self.scale = self._scale_of(x)
+
+    def _restore(self, description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Take over what every saved model has, before the networks are made."""
+        self.schema, self.obsm_key = ConditionSchema.from_dict(description["schema"]), description["obsm_key"]
+        self.location, self.scale = tensors["location"].numpy(), tensors["scale"].numpy()
+
+    def _restore_training(self, description: dict[str, Any], adata: AnnData | None) -> None:
+        """Take over the training of a saved model, once it has its networks, and attach cells that fit."""
+        self.is_trained_, self.training_ = description["is_trained"], description["training"]
+        self.history_ = {name: from_plain(table) for name, table in description["history"].items()}
+        if adata is not None:
+            self.embedding(adata)
+            self.schema.check_cells(adata)
+            self._adata = adata
 
     @staticmethod
     def _scale_of(x: np.ndarray) -> np.ndarray:

@@ -11,9 +11,10 @@ from anndata import AnnData
 
 from scratio._seed import torch_generator
 from scratio.model import _saving
-from scratio.model._embedding_model import EmbeddingModel, from_plain, to_plain
-from scratio.model._fdrl_queries import FDRLQueryMixin, at_least, categories_of
-from scratio.model._schema import ConditionDict, ConditionSchema
+from scratio.model._check import check_at_least
+from scratio.model._embedding_model import EmbeddingModel, to_plain
+from scratio.model._fdrl_queries import FDRLQueryMixin, categories_of
+from scratio.model._schema import ConditionDict
 from scratio.module import DIVERGENCES, LOSSES, PRIORS, CellPrior, Condition, Perceptron, Prior, StaleRatio
 from scratio.stats import standard_scale
 from scratio.train import CellDataModule, FlowSettings, MemberSplit, TrainConfig, fit_stale_ratio
@@ -104,8 +105,8 @@ class FDRL(FDRLQueryMixin, EmbeddingModel):
         ):
             if value not in allowed:
                 raise ValueError(f"{name} must be one of {list(allowed)}, got {value!r}")
-        at_least({"n_hidden": n_hidden, "n_layers": n_layers}, 1)
-        at_least({"n_flow_steps": n_flow_steps, "noise": noise, "data_noise": data_noise, "n_waves": n_waves}, 0)
+        check_at_least(1, n_hidden=n_hidden, n_layers=n_layers)
+        check_at_least(0, n_flow_steps=n_flow_steps, noise=noise, data_noise=data_noise, n_waves=n_waves)
         if not step_size > 0.0:
             raise ValueError(f"step_size must be positive, got {step_size}")
         if source is not None and target is None:
@@ -268,20 +269,14 @@ class FDRL(FDRLQueryMixin, EmbeddingModel):
         """
         description, tensors = _saving.read(dir_path, KIND)
         model = cls(registry={"field_registries": {}}, **description["settings"])
-        model.schema = ConditionSchema.from_dict(description["schema"])
-        model.obsm_key = description["obsm_key"]
-        model.location, model.scale = tensors["location"].numpy(), tensors["scale"].numpy()
+        model._restore(description, tensors)
         model._build()
         model.module.load_state_dict(_saving.part(tensors, "network."))
         if model.source is None:
             model.prior = PRIORS[description["settings"]["prior"]](torch.zeros((2, len(model.location))))
             model.prior.load_state_dict(_saving.part(tensors, "prior."))
-        model.is_trained_, model.training_ = description["is_trained"], description["training"]
-        model.history_ = {name: from_plain(table) for name, table in description["history"].items()}
+        model._restore_training(description, adata)
         if adata is not None:
-            model.embedding(adata)
-            model.schema.check_cells(adata)
-            model._adata = adata
             model._prepare(adata)
         return model
 

@@ -12,6 +12,7 @@ from anndata import AnnData
 from torch import Tensor, nn
 
 from scratio._seed import torch_generator
+from scratio.model._check import check_at_least
 from scratio.model._membership import fit_membership
 from scratio.model._schema import OWN, ConditionDict, ConditionSchema, Rest
 from scratio.module import CellPrior, Perceptron, Prior, StaleRatio
@@ -90,8 +91,8 @@ class FDRLQueryMixin:
                 f"this model moves cells of {self.source} to {self.target}: translate them, or make a "
                 "model without source"
             )
-        at_least({"n_samples": n_samples}, 1)
-        at_least({"extra_steps": extra_steps, "guidance": guidance}, 0)
+        check_at_least(1, n_samples=n_samples)
+        check_at_least(0, extra_steps=extra_steps, guidance=guidance)
         if classifier is not None and condition is None:
             raise ValueError("classifier is given and condition is not: name the condition whose probability it is")
         reward = None
@@ -149,7 +150,7 @@ class FDRLQueryMixin:
                     f"this model was made with {name}={own}, and not for {name}={asked}; make one with "
                     "FDRL(adata, source=..., target=...)"
                 )
-        at_least({"extra_steps": extra_steps}, 0)
+        check_at_least(0, extra_steps=extra_steps)
         cells = self.adata if adata is None else adata
         if cells is None:
             raise ValueError("the model was loaded without cells: pass adata")
@@ -245,10 +246,3 @@ def categories_of(condition: ConditionDict | None, name: str) -> dict[str, str] 
     if any(value is OWN or isinstance(value, Rest) for value in condition.values()):
         raise ValueError(f"{name} must name categories alone, got {dict(condition)}")
     return {str(key): str(value) for key, value in condition.items()}
-
-
-def at_least(values: dict[str, float], least: int) -> None:
-    """Refuse numbers below a bound."""
-    for name, value in values.items():
-        if not value >= least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")

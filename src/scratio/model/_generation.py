@@ -10,9 +10,10 @@ from anndata import AnnData
 
 from scratio._seed import torch_generator
 from scratio.estimators import sample, translate
+from scratio.model._check import check_at_least
 from scratio.model._methods import DEFAULT_BATCH_SIZE
 from scratio.model._schema import ConditionDict
-from scratio.model._scoring import ScoringMixin, check_counts, in_order
+from scratio.model._scoring import ScoringMixin, in_order
 
 _SAMPLES = 21
 
@@ -56,7 +57,7 @@ class GenerationMixin(ScoringMixin):
             If ``n_samples`` is not positive or the condition holds `OWN`.
         """
         self._check_if_trained(warn=False)
-        check_counts(n_samples=n_samples, n_steps=n_steps)
+        check_at_least(1, n_samples=n_samples, n_steps=n_steps)
         given = self._encode(condition, None, "condition").to(self._device)
         n_members = self.module.n_members
         shape = (n_members, math.ceil(n_samples / n_members), len(self.location))
@@ -117,7 +118,7 @@ class GenerationMixin(ScoringMixin):
         >>> model.translate(source={"condition": "control"}, target={"condition": "treated"}).shape
         (600, 2)
         """
-        check_counts(n_steps=n_steps, batch_size=batch_size)
+        check_at_least(1, n_steps=n_steps, batch_size=batch_size)
         cells, folds = self._cells(adata, rows)
         x, ends = self.embedding(cells), {"source": source, "target": target}
         conditions = {name: self._encode(value, cells, name) for name, value in ends.items()}

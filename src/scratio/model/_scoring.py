@@ -11,6 +11,7 @@ from anndata import AnnData
 from torch import Tensor
 
 from scratio.estimators import Divergence, rademacher_probes
+from scratio.model._check import check_at_least
 from scratio.model._methods import DEFAULT_BATCH_SIZE, Estimator, choose
 from scratio.model._reference import ReferenceCells
 from scratio.model._schema import ConditionDict, ConditionSchema
@@ -87,7 +88,7 @@ class ScoringMixin:
         The error is that of the cell alone or, where that is asked for, moderated by those of similar cells.
         """
         choose("divergence", divergence, DIVERGENCES)
-        check_counts(n_steps=n_steps, batch_size=batch_size)
+        check_at_least(1, n_steps=n_steps, batch_size=batch_size)
         size = batch_size or DEFAULT_BATCH_SIZE
         cells, folds = self._cells(adata, rows)
         x = self.embedding(cells)
@@ -203,13 +204,6 @@ class ScoringMixin:
         for network, rows in groups:
             for start in range(0, len(rows), batch_size):
                 yield network, rows[start : start + batch_size]
-
-
-def check_counts(**counts: int | None) -> None:
-    """Refuse numbers below 1; None stands for a default."""
-    for name, number in counts.items():
-        if number is not None and number < 1:
-            raise ValueError(f"{name} must be at least 1, got {number}")
 
 
 def in_order(parts: Sequence[np.ndarray], places: Sequence[np.ndarray], axis: int = 0) -> np.ndarray:

@@ -12,11 +12,10 @@ from anndata import AnnData
 from scratio._seed import torch_generator
 from scratio.model import _saving
 from scratio.model._combinations import Combinations, observed_combinations
-from scratio.model._embedding_model import EmbeddingModel, from_plain, to_plain
+from scratio.model._embedding_model import EmbeddingModel, to_plain
 from scratio.model._generation import GenerationMixin
 from scratio.model._query import QueryMixin
 from scratio.model._reference import ReferenceCells
-from scratio.model._schema import ConditionSchema
 from scratio.model._training import TrainingMixin
 from scratio.module import ClosedFormDensities, FlowNetwork, PaperHeads, PotentialNetwork, ResidualHeads
 from scratio.paths import GaussianPath
@@ -196,21 +195,15 @@ class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
         """
         description, tensors = _saving.read(dir_path)
         model = cls(registry={"field_registries": {}}, **description["settings"])
-        model.schema = ConditionSchema.from_dict(description["schema"])
-        model.obsm_key = description["obsm_key"]
-        model.location, model.scale = tensors["location"].numpy(), tensors["scale"].numpy()
+        model._restore(description, tensors)
         model._combinations = Combinations(**_saving.part(tensors, "combinations."))
         model._build(closed_form=description.get("closed_form"))
         model.module.load_state_dict(_saving.part(tensors, "network."))
         reference = _saving.part(tensors, "reference.")
         model.reference = ReferenceCells.from_tensors(reference) if reference else None
-        model.is_trained_, model.training_ = description["is_trained"], description["training"]
-        model.history_ = {name: from_plain(table) for name, table in description["history"].items()}
-        if adata is not None:
-            model.embedding(adata)
-            model.schema.check_cells(adata)
-            model._adata = adata
-            if _saving.fingerprint(adata.obs_names) == description["cells"] and "folds" in tensors:
+        model._restore_training(description, adata)
+        if adata is not None and "folds" in tensors:
+            if _saving.fingerprint(adata.obs_names) == description["cells"]:
                 model.folds = tensors["folds"].numpy()
         return model
 
