@@ -9,8 +9,7 @@ prior and with the improvement left out (0 steps). ``variants``: every divergenc
 AUC of a boosting classifier that tells generated cells from held-out ones (those generated for "stim" from held-out
 cells of "stim"), and how many of the latter a classifier of held-out cells calls so. ``translation``: control cells
 of the training moved to the treated, judged by classifiers of held-out cells, the maximum mean discrepancy to held-out
-treated cells, and the log ratio of a model fitted to held-out cells. One configuration for all, but that toys train
-3,000 steps; one seed.
+treated cells, and the log ratio of a model fitted to held-out cells. One configuration for all; one seed.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ from _analysis import FOLDER
 from _methods import merged
 from scipy.spatial.distance import cdist
 from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
 from scratio.model import FDRL, OWN, ScRatio
 
@@ -42,7 +41,7 @@ CELLS = {
     GLIOBLASTOMA: ("condition", "ctrl", "panobinostat", "patient_id", 30),
 }
 """Key of the treatment, control, treatment, what a translation should keep, dimensions."""
-N_FRESH, TOY_STEPS = 2_000, 3_000
+N_FRESH = 2_000
 
 
 def swiss_roll(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -90,30 +89,30 @@ def fitted(adata: ad.AnnData, keys: list[str], train_kwargs: dict, **kwargs) -> 
     return model, time.perf_counter() - start
 
 
-def toy_row(name: str, steps: int, **kwargs) -> dict:
+def toy_row(name: str, train_kwargs: dict, **kwargs) -> dict:
     """Energy distance of samples to fresh data over that of fresh data to fresh data, medians of nine pairs."""
     rng, draw = np.random.default_rng(0), TOYS[name]
-    model, seconds = fitted(plain(draw(rng, 10_000)), ["all"], {"max_steps": steps}, **kwargs)
+    model, seconds = fitted(plain(draw(rng, 10_000)), ["all"], train_kwargs, **kwargs)
     floor = np.median([energy(draw(rng, N_FRESH), draw(rng, N_FRESH)) for _ in range(9)])
     found = np.median([energy(model.sample(N_FRESH, random_state=s), draw(rng, N_FRESH)) for s in range(9)])
     return {"data": name, "energy": found, "times_floor": found / floor, "seconds": seconds}
 
 
-def toys(steps: int) -> list[dict]:
+def toys(train_kwargs: dict) -> list[dict]:
     """Priors, with and without improvement."""
     rows = []
     for name in TOYS:
         for prior in ("gaussian", "uniform"):
             for n_flow_steps in (10, 0):
-                row = toy_row(name, steps, prior=prior, n_flow_steps=n_flow_steps)
+                row = toy_row(name, train_kwargs, prior=prior, n_flow_steps=n_flow_steps)
                 rows.append({**row, "prior": prior, "n_flow_steps": n_flow_steps})
     return rows
 
 
-def variants(steps: int) -> list[dict]:
+def variants(train_kwargs: dict) -> list[dict]:
     """Divergences and losses."""
     return [
-        {**toy_row("eight Gaussians", steps, divergence=divergence, loss=loss), "divergence": divergence, "loss": loss}
+        {**toy_row("eight Gaussians", train_kwargs, divergence=divergence, loss=loss), "divergence": divergence, "loss": loss}
         for divergence in ("kl", "pearson", "js", "logd")
         for loss in ("logistic", "lsif")
     ]
@@ -147,7 +146,8 @@ def told_apart(x: np.ndarray, y: np.ndarray) -> float:
 
 def called(held_out: ad.AnnData, key: str, x: np.ndarray) -> np.ndarray:
     """What a classifier of held-out cells calls cells."""
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2_000))
+    # Of logistic regression, boosting, an MLP, extra trees and this, no other calls real treated cells more often right.
+    classifier = make_pipeline(StandardScaler(), SVC(C=3.0))
     return classifier.fit(held_out.obsm["X_pca"], held_out.obs[key]).predict(x)
 
 
@@ -239,11 +239,11 @@ def translation(file: str, train_kwargs: dict, quick: bool) -> list[dict]:
     return [*rows, of_real]
 
 
-def picture(steps: int) -> None:
+def picture(train_kwargs: dict) -> None:
     """Data, prior and samples of the toys."""
     figure, axes = plt.subplots(2, 3, figsize=(9, 4.5), layout="constrained")
     for row, (name, draw) in zip(axes, TOYS.items(), strict=True):
-        model, _ = fitted(plain(draw(np.random.default_rng(0), 10_000)), ["all"], {"max_steps": steps})
+        model, _ = fitted(plain(draw(np.random.default_rng(0), 10_000)), ["all"], train_kwargs)
         none, _ = fitted(plain(draw(np.random.default_rng(0), 10_000)), ["all"], {"max_steps": 50}, n_flow_steps=0)
         shown = {name: draw(np.random.default_rng(1), 1_500), "prior": none.sample(1_500), "FDRL": model.sample(1_500)}
         for ax, (title, points) in zip(row, shown.items(), strict=True):
@@ -265,10 +265,10 @@ def main() -> None:
     absent = [file for file in CELLS if not (FOLDER / file).exists()]
     if absent and not quick and {"kang", "translation"} & set(options.parts):
         parser.error(f"{FOLDER / absent[0]} not found; set SCRATIO_DATA to the folder that holds it")
-    steps, settings = (10, {"max_steps": 10}) if quick else (TOY_STEPS, {})
+    settings = {"max_steps": 10} if quick else {}
     parts = {
-        "toys": (lambda: toys(steps), ["data", "prior", "n_flow_steps"]),
-        "variants": (lambda: variants(steps), ["divergence", "loss"]),
+        "toys": (lambda: toys(settings), ["data", "prior", "n_flow_steps"]),
+        "variants": (lambda: variants(settings), ["divergence", "loss"]),
         "kang": (lambda: kang(settings, quick), ["made by"]),
         "translation": (
             lambda: [row for file in CELLS for row in translation(file, settings, quick)],
@@ -278,7 +278,7 @@ def main() -> None:
     for name in options.parts:
         if name == "picture":
             if not quick:
-                picture(steps)
+                picture(settings)
             continue
         measure, keys = parts[name]
         rows = measure()
