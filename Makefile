@@ -13,9 +13,9 @@ TREATMENT ?=
 REFERENCE ?=
 REP ?= X_pca
 
-.PHONY: help setup test lint typecheck docs docs-setup demo bench-speed bench-analyses bench-stats bench-peers tutorials clean
+.PHONY: help setup test lint typecheck docs docs-setup demo bench-speed bench-scale bench-analyses bench-stats bench-peers tutorials clean
 help:
-	@echo "make demo | test | lint | typecheck | bench-speed | bench-analyses | bench-stats | bench-peers | docs | tutorials | clean"
+	@echo "make demo | test | lint | typecheck | bench-speed | bench-scale | bench-analyses | bench-stats | bench-peers | docs | tutorials | clean"
 
 setup: $(VENV)/.installed-$(EXTRAS)
 
@@ -43,6 +43,10 @@ demo: setup
 # BENCH_ARGS=--quick for a run of a minute.
 bench-speed: setup
 	$(BIN)/python benchmarks/speed.py $(BENCH_ARGS)
+
+# From 10^4 to 10^7 cells on disk, half an hour and 3 GB of temporary files; BENCH_ARGS=--quick for a minute.
+bench-scale: setup
+	$(BIN)/python benchmarks/scale.py $(BENCH_ARGS)
 
 # The paper's benchmarks with every peer, hours; BENCH_ARGS=--quick for a minute.
 bench-peers: setup

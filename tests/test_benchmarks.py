@@ -124,6 +124,7 @@ QUICK = [
     "mutual_information",
     "non_gaussian",
     "replicates",
+    "scale",
     "significance",
     "standard_errors",
 ]

@@ -21,16 +21,17 @@ MAY_IMPORT = {
     "paths": set(),
     "module": {"paths"},
     "estimators": {"module", "paths"},
-    "stats": set(),
+    "stats": {"helpers"},
     "train": {"module", "estimators", "paths", "helpers"},
     "model": {"train", "stats", "module", "estimators", "paths", "helpers"},
     "datasets": {"helpers"},
+    "io": {"helpers"},
     "peers": {"stats", "module", "estimators", "paths", "helpers"},
     "tl": {"model", "stats", "datasets", "peers", "helpers"},
     "pl": {"model", "helpers"},
     "cli": {"model", "tl", "pl", "datasets", "helpers"},
     "helpers": {"helpers"},
-    "": {"model", "tl", "pl", "datasets", "peers", "helpers", "cli"},
+    "": {"model", "tl", "pl", "io", "datasets", "peers", "helpers", "cli"},
 }
 """What each part may import of scratio, beside itself. "helpers" are the modules _*.py at the top, "" is __init__."""
 
@@ -45,6 +46,7 @@ FORBIDDEN |= {
     "tl": {"torch", "lightning", "scvi", "matplotlib", "seaborn"},
     "pl": {"torch", "lightning", "scvi", "sklearn", "scipy"},
     "datasets": {"torch", "lightning", "scvi", "matplotlib"},
+    "io": {"torch", "lightning", "scvi", "scanpy", "matplotlib"},
 }
 """What each part may not import of other packages."""
 

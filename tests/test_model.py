@@ -14,6 +14,7 @@ from scratio.estimators import log_density, log_ratio_ito, log_ratio_ode, normal
 from scratio.estimators._ito import N_PATHS
 from scratio.model import ScRatio
 from scratio.model._methods import _PATHS
+from scratio.model._scorer import networks_and_rows
 from scratio.module import Condition, PotentialNetwork
 
 TREATED, CONTROL = {"condition": "treated"}, {"condition": "control"}
@@ -363,7 +364,7 @@ def folded(parametrization, quick):
 def test_no_cell_is_scored_by_a_network_that_saw_it(folded):
     model, splits = folded
     scored = []
-    for network, rows in model._networks_and_rows(model.folds, 150, batch_size=20):
+    for network, rows in networks_and_rows(model._networks(True), model.folds, 150, batch_size=20):
         # Which of the trained members these are is told by their weights.
         parameters = list(zip(network.parameters(), model.module.parameters(), strict=True))
         for part in range(2):

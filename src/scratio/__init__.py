@@ -2,9 +2,9 @@
 
 from importlib.metadata import version
 
-from scratio import datasets, model, peers, pl, tl
+from scratio import datasets, io, model, peers, pl, tl
 from scratio.model import OWN, Rest
 
 __version__ = version("scratio")
 
-__all__ = ["OWN", "Rest", "__version__", "datasets", "model", "peers", "pl", "tl"]
+__all__ = ["OWN", "Rest", "__version__", "datasets", "io", "model", "peers", "pl", "tl"]

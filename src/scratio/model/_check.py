@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy import sparse
+
+from scratio._blocks import slabs
 
 
 def check_at_least(least: float, **values: float | None) -> None:
@@ -24,7 +27,27 @@ def check_unique_names(adata: AnnData) -> None:
 
 
 def check_embedding(adata: AnnData, obsm_key: str) -> np.ndarray:
-    """Embedding as a dense two-dimensional array of finite numbers.
+    """Embedding as a dense two-dimensional array of finite numbers in memory.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        As :func:`check_source`.
+    """
+    return np.asarray(check_source(adata, obsm_key))
+
+
+def check_source(adata: AnnData, obsm_key: str, *, finite: bool = True) -> Any:
+    """Embedding as it is, dense, two-dimensional and finite: in memory, or a dask, HDF5 or zarr array.
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    obsm_key
+        Key of the embedding.
+    finite
+        Whether to read it all for entries that are not finite; otherwise who reads it calls :func:`check_finite`.
 
     Raises
     ------
@@ -43,19 +66,35 @@ def check_embedding(adata: AnnData, obsm_key: str) -> np.ndarray:
     x = adata.obsm[obsm_key]
     if sparse.issparse(x):
         raise TypeError(f"obsm[{obsm_key!r}] is sparse; scratio needs a dense embedding: store x.toarray()")
-    x = np.asarray(x)
-    if x.ndim != 2 or 0 in x.shape:
-        raise ValueError(f"obsm[{obsm_key!r}] must have shape (n_cells, n_dimensions), got {x.shape}")
+    if isinstance(x, np.ndarray | pd.DataFrame) or not hasattr(x, "dtype"):
+        x = np.asarray(x)
+    if len(x.shape) != 2 or 0 in x.shape:
+        raise ValueError(f"obsm[{obsm_key!r}] must have shape (n_cells, n_dimensions), got {tuple(x.shape)}")
     if not np.issubdtype(x.dtype, np.number) or np.issubdtype(x.dtype, np.complexfloating):
         raise TypeError(f"obsm[{obsm_key!r}] must hold real numbers, got dtype {x.dtype}")
-    bad = ~np.isfinite(x).all(axis=1)
-    if bad.any():
-        first = adata.obs_names[np.flatnonzero(bad)[0]]
-        raise ValueError(
-            f"obsm[{obsm_key!r}] has NaN or infinite entries in {int(bad.sum())} of {len(x)} cells, the first being "
-            f"{first!r}; remove those cells or compute the embedding again"
-        )
+    if finite:
+        n_bad, first = 0, -1
+        for start, part in slabs(x):
+            bad = np.flatnonzero(~np.isfinite(part).all(axis=1))
+            first = start + bad[0] if len(bad) and first < 0 else first
+            n_bad += len(bad)
+        if n_bad:
+            raise _not_finite(adata, obsm_key, n_bad, first)
     return x
+
+
+def check_finite(part: np.ndarray, start: int, adata: AnnData, obsm_key: str) -> None:
+    """Refuse a block of rows of the embedding, from row ``start`` on, that has NaN or infinite entries."""
+    bad = np.flatnonzero(~np.isfinite(part).all(axis=1))
+    if len(bad):
+        raise _not_finite(adata, obsm_key, len(bad), start + bad[0])
+
+
+def _not_finite(adata: AnnData, obsm_key: str, n_bad: int, first: int) -> ValueError:
+    return ValueError(
+        f"obsm[{obsm_key!r}] has NaN or infinite entries in {n_bad} of {adata.n_obs} cells, the first being "
+        f"{adata.obs_names[first]!r}; remove those cells or compute the embedding again"
+    )
 
 
 def check_obs_key(adata: AnnData, key: str) -> pd.Series:

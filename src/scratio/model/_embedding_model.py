@@ -10,11 +10,13 @@ import pandas as pd
 from anndata import AnnData
 from torch import Tensor
 
+from scratio._blocks import moments
 from scratio._compat import AnnDataManager, BaseModelClass, CategoricalObsField, NumericalObsField, ObsmField
 from scratio._quiet import quiet
-from scratio.model._check import check_categories, check_embedding, check_numbers
+from scratio.model._check import check_categories, check_numbers, check_source
 from scratio.model._schema import ConditionSchema
 from scratio.stats import local_scale
+from scratio.train import StandardisedCells
 
 EMBEDDING = "embedding"
 
@@ -50,7 +52,8 @@ class EmbeddingModel(BaseModelClass):
         adata
             Cells. Gains scvi-tools' bookkeeping (``obs["_scvi_*"]``, ``uns["_scvi_*"]``).
         obsm_key
-            Embedding, shape (n_cells, d): dense, finite.
+            Embedding, shape (n_cells, d): dense, finite. A dask, HDF5 or zarr array stays on disk and is streamed
+            (:func:`scratio.io.read_lazy`).
         condition_keys
             Categorical columns of ``obs`` to condition on.
         continuous_keys
@@ -105,19 +108,32 @@ class EmbeddingModel(BaseModelClass):
 
         Returns
         -------
-        Array of shape (n_cells, d), float32.
+        Array of shape (n_cells, d), float32, in memory.
 
         Raises
         ------
         KeyError, TypeError, ValueError
             If the embedding is missing, not a dense finite matrix, or of another dimension than the model's.
         """
-        x = check_embedding(adata, self.obsm_key)
+        cells = self._standardised(adata)
+        return cells.standardise(np.asarray(cells.source)).numpy()
+
+    def _standardised(self, adata: AnnData, *, finite: bool = True) -> StandardisedCells:
+        """The same, standardised where it is read: nothing is copied, and an array on disk stays there.
+
+        Parameters
+        ----------
+        adata
+            Cells.
+        finite
+            Whether to read it all beforehand for entries that are not finite.
+        """
+        x = check_source(adata, self.obsm_key, finite=finite)
         if x.shape[1] != len(self.location):
             raise ValueError(
                 f"obsm[{self.obsm_key!r}] has {x.shape[1]} dimensions; the model was trained on {len(self.location)}"
             )
-        return ((x - self.location) / self.scale).astype(np.float32)
+        return StandardisedCells(x, self.location, self.scale)
 
     def _read_registry(self, adata: AnnData) -> None:
         """Schema of the conditions, and location and scale of the embedding, from registered cells."""
@@ -129,8 +145,8 @@ class EmbeddingModel(BaseModelClass):
             values = check_numbers(adata, key)
             continuous[key] = (float(values.mean()), float(values.std()) or 1.0)
         self.schema, self.obsm_key = ConditionSchema(categories, continuous), setup["obsm_key"]
-        x = check_embedding(adata, self.obsm_key)
-        self.location = np.asarray(np.mean(x, axis=0, dtype=np.float64))
+        x = check_source(adata, self.obsm_key, finite=False)
+        self.location = moments(x)[0]
         self.scale = self._scale_of(x)
 
     def _restore(self, description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -143,12 +159,12 @@ class EmbeddingModel(BaseModelClass):
         self.is_trained_, self.training_ = description["is_trained"], description["training"]
         self.history_ = {name: from_plain(table) for name, table in description["history"].items()}
         if adata is not None:
-            self.embedding(adata)
+            self._standardised(adata)
             self.schema.check_cells(adata)
             self._adata = adata
 
     @staticmethod
-    def _scale_of(x: np.ndarray) -> np.ndarray:
+    def _scale_of(x: Any) -> np.ndarray:
         """Scale of each dimension."""
         return local_scale(x, np.random.default_rng(0))
 
@@ -156,7 +172,7 @@ class EmbeddingModel(BaseModelClass):
 def _check_setup(
     adata: AnnData, obsm_key: str, categorical: list[str], continuous: list[str], *, compares: bool
 ) -> None:
-    check_embedding(adata, obsm_key)
+    check_source(adata, obsm_key)
     keys = [*categorical, *continuous]
     twice = {key for key in keys if keys.count(key) > 1}
     if twice:

@@ -281,7 +281,7 @@ class FDRL(FDRLQueryMixin, EmbeddingModel):
         return model
 
     @staticmethod
-    def _scale_of(x: np.ndarray) -> np.ndarray:
+    def _scale_of(x: Any) -> np.ndarray:
         """Standard deviations: what steps are measured in."""
         return standard_scale(x)
 

@@ -21,9 +21,6 @@ _SAMPLES = 21
 class GenerationMixin(ScoringMixin):
     """Samples and translations of `ScRatio`."""
 
-    location: np.ndarray
-    scale: np.ndarray
-
     def sample(
         self,
         n_samples: int,
@@ -120,11 +117,11 @@ class GenerationMixin(ScoringMixin):
         """
         check_at_least(1, n_steps=n_steps, batch_size=batch_size)
         cells, folds = self._cells(adata, rows)
-        x, ends = self.embedding(cells), {"source": source, "target": target}
+        x, ends = self._standardised(cells), {"source": source, "target": target}
         conditions = {name: self._encode(value, cells, name) for name, value in ends.items()}
         parts, places = [], []
-        for network, place, given in self._batches(x, folds, conditions, batch_size or DEFAULT_BATCH_SIZE):
-            start = torch.from_numpy(x[place]).to(self._device)
+        for network, place, batch, given in self._batches(x, folds, conditions, batch_size or DEFAULT_BATCH_SIZE):
+            start = torch.from_numpy(batch).to(self._device)
             with torch.no_grad():
                 moved = translate(network, start, given["source"], given["target"], n_steps=n_steps)
             parts.append(moved.mean(0).cpu().numpy())

@@ -11,19 +11,19 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
+from scratio._blocks import slabs
+from scratio._progress import with_progress
 from scratio.estimators import log_density
+from scratio.model._check import check_finite
 from scratio.model._methods import BATCH_SIZES, DEFAULT_BATCH_SIZE, Estimate, log_ratio_estimator, resolve
+from scratio.model._reference import Judges
 from scratio.model._schema import ConditionDict
 from scratio.model._scoring import ScoringMixin, in_order
 from scratio.module import Condition
-from scratio.stats import typicality
 
 
 class QueryMixin(ScoringMixin):
     """Queries of `ScRatio`."""
-
-    location: np.ndarray
-    scale: np.ndarray
 
     def log_ratio(
         self,
@@ -37,7 +37,8 @@ class QueryMixin(ScoringMixin):
         n_steps: int | None = None,
         return_std: bool = False,
         batch_size: int | None = None,
-        rows: np.ndarray | None = None,
+        rows: np.ndarray | slice | None = None,
+        progress_bar: bool | None = None,
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         r"""Log density ratio of every cell, in nats.
 
@@ -77,10 +78,14 @@ class QueryMixin(ScoringMixin):
             Cells per batch. Results depend neither on it nor on the order of the cells, beyond rounding.
         rows
             Positions of the cells to score, by default all. A part of the training cells is still scored out of fold.
+        progress_bar
+            Whether to show a bar with the remaining time; by default from a million cells on.
 
         Returns
         -------
-        Log ratios in nats, shape (n_cells,) or (n_rows,), float64; with ``return_std`` also their standard errors.
+        Log ratios in nats, shape (n_cells,) or (n_rows,), float64; with ``return_std`` also their standard errors. If
+        the embedding is a dask array they are too, computed chunk by chunk by whatever scheduler there is; of an HDF5
+        or zarr array a block is read at a time.
 
         Raises
         ------
@@ -118,6 +123,7 @@ class QueryMixin(ScoringMixin):
             with_std=return_std,
             moderate=method == "head",
             rows=rows,
+            progress_bar=progress_bar,
         )
         return (mean, std) if return_std else mean
 
@@ -127,7 +133,8 @@ class QueryMixin(ScoringMixin):
         *,
         numerator: ConditionDict,
         denominator: ConditionDict,
-        rows: np.ndarray | None = None,
+        rows: np.ndarray | slice | None = None,
+        progress_bar: bool | None = None,
     ) -> np.ndarray:
         """How typical every cell is of both conditions, judged by up to 10,000 training cells.
 
@@ -137,7 +144,7 @@ class QueryMixin(ScoringMixin):
 
         Parameters
         ----------
-        adata, numerator, denominator, rows
+        adata, numerator, denominator, rows, progress_bar
             As in :meth:`log_ratio`. With `OWN` a cell is compared with cells of its own category; numbers are not
             looked at.
 
@@ -153,18 +160,19 @@ class QueryMixin(ScoringMixin):
             As in :meth:`log_ratio`, or if the model was saved before models kept training cells.
         """
         cells, _ = self._cells(adata, rows)
-        x, reference = self.embedding(cells), self.reference
+        x, reference = self._standardised(cells, finite=False), self.reference
         if reference is None:
             raise ValueError("the model was saved before models kept cells to judge others by; train it again")
-        found = np.full(len(x), np.inf)
-        for name, condition in (("numerator", numerator), ("denominator", denominator)):
-            codes = self._encode(condition, cells, name).codes.numpy()
-            kinds, kind = np.unique(np.broadcast_to(codes, (len(x), codes.shape[1])), axis=0, return_inverse=True)
-            for place, own in enumerate(kinds):
-                of_kind, fellows = kind.reshape(-1) == place, reference.having(own)
-                judged = typicality(x[of_kind], fellows) if len(fellows) > 1 else np.nan
-                found[of_kind] = np.minimum(found[of_kind], judged)
-        return found
+        ends = {"numerator": numerator, "denominator": denominator}
+        given = {name: self._encode(value, cells, name) for name, value in ends.items()}
+        found, judges = [], Judges(reference)
+        for start, raw in with_progress(slabs(x.source), len(x), "typicality", progress_bar):
+            check_finite(raw, start, cells, self.obsm_key)
+            here = slice(start, start + len(raw))
+            block = x.standardise(raw).numpy()
+            judged = [judges(block, condition[here].codes.numpy()) for condition in given.values()]
+            found.append(np.minimum(*judged))
+        return np.concatenate(found)
 
     def log_ratio_gradient(
         self,
@@ -173,7 +181,7 @@ class QueryMixin(ScoringMixin):
         numerator: ConditionDict,
         denominator: ConditionDict,
         noise_level: float = 0.1,
-        rows: np.ndarray | None = None,
+        rows: np.ndarray | slice | None = None,
         batch_size: int | None = None,
     ) -> np.ndarray:
         r"""Gradient of the log ratio in every cell: in which direction, and how fast, it grows.
@@ -207,12 +215,12 @@ class QueryMixin(ScoringMixin):
         q = torch.full((1, 1, 1), min(math.asinh(1.0 / noise_level), self.module.path.q_end))
         parts, places = [], []
         cells, folds = self._cells(adata, rows)
-        x = self.embedding(cells)
+        x = self._standardised(cells)
         ends = {"numerator": numerator, "denominator": denominator}
         conditions = {name: self._encode(value, cells, name) for name, value in ends.items()}
         size = batch_size or DEFAULT_BATCH_SIZE
-        for network, place, given in self._batches(x, folds, conditions, size):
-            z = (torch.tanh(q) * torch.from_numpy(x[place])).expand(network.n_members, -1, -1).to(self._device)
+        for network, place, batch, given in self._batches(x, folds, conditions, size):
+            z = (torch.tanh(q) * torch.from_numpy(batch)).expand(network.n_members, -1, -1).to(self._device)
             with torch.no_grad():
                 top, bottom = network.flows(z, q.to(z), [given["numerator"], given["denominator"]])
                 parts.append((torch.tanh(q).to(z) * (top.score - bottom.score)).double().cpu().numpy())

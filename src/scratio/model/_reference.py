@@ -9,8 +9,11 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
+from scratio.model._combinations import distinct_rows
 from scratio.model._schema import ConditionSchema
 from scratio.module import MARGINAL, Condition, all_but
+from scratio.stats import TypicalityIndex, balanced_rows
+from scratio.train import StandardisedCells
 
 MOST = 10_000
 
@@ -35,19 +38,13 @@ class ReferenceCells:
 
     @classmethod
     def drawn(
-        cls, x: Tensor, condition: Condition, folds: np.ndarray | None, rng: np.random.Generator
+        cls, cells: Tensor | StandardisedCells, condition: Condition, folds: np.ndarray | None, rng: np.random.Generator
     ) -> ReferenceCells:
         """At most 10,000 of the cells, of every combination of categories as many as of any other if it has them."""
-        cells = cls(x.numpy(), condition, folds)
-        if len(x) <= MOST:
-            return cells
-        order = rng.permutation(len(x))
-        combination = np.unique(condition.codes.numpy()[order], axis=0, return_inverse=True)[1].reshape(-1)
-        by_combination = np.argsort(combination, kind="stable")
-        sizes = np.bincount(combination)
-        rank = np.empty(len(x), dtype=int)
-        rank[by_combination] = np.arange(len(x)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        return cells.part(np.sort(order[np.argsort(rank, kind="stable")[:MOST]]))
+        rows = balanced_rows(distinct_rows(condition.codes.numpy())[1], MOST, rng)
+        index = torch.from_numpy(rows)
+        own = Condition(condition.codes[index], condition.values[index])
+        return cls(cells[index].numpy(), own, None if folds is None else folds[rows])
 
     def having(self, codes: np.ndarray) -> np.ndarray:
         """Embedding of the cells that a condition is about, given its categories; numbers are not looked at."""
@@ -75,3 +72,31 @@ class ReferenceCells:
     def labels(self, schema: ConditionSchema) -> AnnData:
         """Their labels as an analyst has them, in ``obs``."""
         return AnnData(obs=schema.labels(self.condition))
+
+
+class Judges:
+    """Typicality of cells by what the reference has of their condition; each condition's index is made once."""
+
+    def __init__(self, reference: ReferenceCells) -> None:
+        self.reference = reference
+        self._known: dict[bytes, TypicalityIndex | None] = {}
+
+    def __call__(self, x: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Typicality of cells (n, d) of conditions (n, n_keys), or of one condition (1, n_keys).
+
+        NaN where the reference has fewer than 2 cells of the condition.
+        """
+        found = np.full(len(x), np.nan)
+        kinds, kind, _ = distinct_rows(np.broadcast_to(codes, (len(x), codes.shape[1])))
+        for place, own in enumerate(kinds):
+            judge = self._judge(own)
+            if judge is not None:
+                found[kind == place] = judge(x[kind == place])
+        return found
+
+    def _judge(self, codes: np.ndarray) -> TypicalityIndex | None:
+        key = codes.tobytes()
+        if key not in self._known:
+            fellows = self.reference.having(codes)
+            self._known[key] = TypicalityIndex(fellows) if len(fellows) > 1 else None
+        return self._known[key]

@@ -7,18 +7,25 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 
-FORMAT_VERSION = 1
+from scratio._atomic import atomic
+from scratio._blocks import SLAB
+
+FORMAT_VERSION = 2
 DEFAULT_KIND = "ScRatio"
 """Class of models whose files do not say."""
 DESCRIPTION, WEIGHTS = "scratio.json", "weights.safetensors"
+"""Name of the description, and of the weights before version 2, whose descriptions do not say."""
 
 
 def write(path: str | Path, description: dict[str, Any], tensors: dict[str, torch.Tensor], *, overwrite: bool) -> None:
     """Write a model folder.
+
+    The weights' name is made of their hash and the description, which names them, is put in place last: a process that
+    is killed leaves the model that was there, or the new one.
 
     Raises
     ------
@@ -28,11 +35,24 @@ def write(path: str | Path, description: dict[str, Any], tensors: dict[str, torc
     folder = Path(path)
     if (folder / DESCRIPTION).exists() and not overwrite:
         raise FileExistsError(f"{folder} holds a model already; pass overwrite=True to replace it")
+    weights = serialised(tensors)
+    digest = hashlib.sha256(weights).hexdigest()
+    files = {"weights": f"weights-{digest[:12]}.safetensors", "weights_sha256": digest}
     # What cannot be written is found out before anything is.
-    text = json.dumps({"format_version": FORMAT_VERSION, **description}, indent=1)
+    text = json.dumps({"format_version": FORMAT_VERSION, **files, **description}, indent=1)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS)
-    (folder / DESCRIPTION).write_text(text, encoding="utf-8")
+    with atomic(folder / files["weights"]) as partial:
+        partial.write_bytes(weights)
+    with atomic(folder / DESCRIPTION) as partial:
+        partial.write_text(text, encoding="utf-8")
+    for earlier in folder.glob("weights*.safetensors"):
+        if earlier.name != files["weights"]:
+            earlier.unlink()
+
+
+def serialised(tensors: dict[str, torch.Tensor]) -> bytes:
+    """Plain arrays as bytes (safetensors)."""
+    return save({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()})
 
 
 def read(path: str | Path, kind: str = DEFAULT_KIND) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -50,20 +70,30 @@ def read(path: str | Path, kind: str = DEFAULT_KIND) -> tuple[dict[str, Any], di
     FileNotFoundError
         If it holds no model.
     ValueError
-        If it was written by a newer format, or holds a model of another class.
+        If it was written by a newer format, holds a model of another class, or was changed or cut off.
     """
     folder = Path(path)
-    for name in (DESCRIPTION, WEIGHTS):
-        if not (folder / name).exists():
-            raise FileNotFoundError(f"{folder} holds no scratio model: {name} is missing")
-    description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-    found = description.get("format_version")
+    if not (folder / DESCRIPTION).exists():
+        raise FileNotFoundError(f"{folder} holds no scratio model: {DESCRIPTION} is missing")
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        found, written = description.get("format_version"), description.get("kind", DEFAULT_KIND)
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{folder / DESCRIPTION} does not describe a model: {error}") from error
     if not isinstance(found, int) or found > FORMAT_VERSION:
         raise ValueError(f"{folder} has format version {found}; this scratio reads up to {FORMAT_VERSION}: upgrade it")
-    written = description.get("kind", DEFAULT_KIND)
     if written != kind:
         raise ValueError(f"{folder} holds a model of class {written}; load it with scratio.model.{written}.load")
-    return description, load_file(folder / WEIGHTS)
+    weights = folder / Path(description.get("weights", WEIGHTS)).name
+    if not weights.exists():
+        raise FileNotFoundError(f"{folder} holds no scratio model: {weights.name} is missing")
+    content = weights.read_bytes()
+    if description.get("weights_sha256", hashlib.sha256(content).hexdigest()) != hashlib.sha256(content).hexdigest():
+        raise ValueError(f"{weights} is not the file that was saved: it was changed or cut off; save the model again")
+    try:
+        return description, load(content)
+    except SafetensorError as error:
+        raise ValueError(f"{weights} holds no weights: {error}") from error
 
 
 def part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
@@ -74,6 +104,6 @@ def part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tenso
 def fingerprint(names: Any) -> str:
     """Hash of cell names in order, to recognise the cells a model was trained on."""
     digest = hashlib.sha256()
-    for name in np.asarray(names, dtype=str):
-        digest.update(name.encode() + b"\0")
+    for start in range(0, len(names), SLAB):
+        digest.update("".join(f"{name}\0" for name in names[start : start + SLAB]).encode())
     return digest.hexdigest()

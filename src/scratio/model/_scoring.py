@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from anndata import AnnData
-from torch import Tensor
 
-from scratio.estimators import Divergence, rademacher_probes
-from scratio.model._check import check_at_least
+from scratio._blocks import slabs
+from scratio._progress import with_progress
+from scratio.model._check import check_at_least, check_finite
+from scratio.model._combinations import distinct_rows
+from scratio.model._lazy import is_dask, lazily
 from scratio.model._methods import DEFAULT_BATCH_SIZE, Estimator, choose
 from scratio.model._reference import ReferenceCells
 from scratio.model._schema import ConditionDict, ConditionSchema
+from scratio.model._scorer import Scorer, networks_and_rows
 from scratio.module import MARGINAL, Condition, FlowNetwork, PotentialNetwork, select_members
-from scratio.stats import moderated_error
+from scratio.train import StandardisedCells
 
 DIVERGENCES = ("exact", "rademacher")
-N_PROBES = 4
-_PROBES = 20
 
 
 class ScoringMixin:
@@ -33,7 +35,11 @@ class ScoringMixin:
     module: FlowNetwork
     schema: ConditionSchema
     _settings: dict[str, Any]
+    location: np.ndarray
+    scale: np.ndarray
+    obsm_key: str
     embedding: Callable[[AnnData], np.ndarray]
+    _standardised: Callable[..., StandardisedCells]
     _check_if_trained: Callable[..., None]
 
     @property
@@ -52,8 +58,11 @@ class ScoringMixin:
         encoded = self.schema.encode(condition, adata, name)
         network = self.module
         if isinstance(network, PotentialNetwork):
-            observed = network.combinations_in(encoded.to(self._device)).any(-1)
-            if not bool(observed.all()):
+            # Every combination of codes once, not every cell.
+            codes, kind, _ = distinct_rows(encoded.codes.numpy())
+            asked = Condition(torch.from_numpy(codes), torch.full((len(codes), encoded.values.shape[1]), torch.nan))
+            observed = network.combinations_in(asked.to(self._device)).any(-1).cpu().numpy()[kind]
+            if not observed.all():
                 cells = f" (in {int((~observed).sum())} cells)" if len(encoded) > 1 else ""
                 raise ValueError(
                     f"{name}: no training cell had the combination {dict(condition)}{cells}; the potential knows the "
@@ -81,54 +90,47 @@ class ScoringMixin:
         *,
         with_std: bool = False,
         moderate: bool = False,
-        rows: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
+        rows: np.ndarray | slice | None = None,
+        progress_bar: bool | None = None,
+    ) -> tuple[Any, Any]:
         """Mean over the members of a per-cell quantity and, where asked for, its standard error (else NaN).
 
-        The error is that of the cell alone or, where that is asked for, moderated by those of similar cells.
+        The error is that of the cell alone or, where that is asked for, moderated by those of similar cells. Both are
+        lazy dask arrays where the embedding is one.
         """
         choose("divergence", divergence, DIVERGENCES)
         check_at_least(1, n_steps=n_steps, batch_size=batch_size)
-        size = batch_size or DEFAULT_BATCH_SIZE
         cells, folds = self._cells(adata, rows)
-        x = self.embedding(cells)
+        x = self._standardised(cells, finite=False)
         given = {name: self._encode(value, cells, name) for name, value in conditions.items()}
-        mean, error = self._estimate(x, folds, given, estimate, divergence, size, with_std)
+        scorer = Scorer(
+            networks=self._networks(folds is not None),
+            location=self.location,
+            scale=self.scale,
+            estimate=estimate,
+            divergence=divergence,
+            batch_size=batch_size or DEFAULT_BATCH_SIZE,
+            share=self.training_["validation_size"] if with_std else None,
+            obsm_key=self.obsm_key,
+        )
         known = self._known_reference(conditions) if with_std and moderate else None
         if known is not None:
             reference, asked = known
-            of_reference = self._estimate(reference.x, reference.folds, asked, estimate, divergence, size, True)[1]
-            error = moderated_error(x, error, reference.x, of_reference)
+            own = self._networks(reference.folds is not None)
+            error = replace(scorer, networks=own).score(reference.x, reference.folds, asked)[1]
+            scorer = replace(scorer, moderation=(reference.x, error))
+        if is_dask(x.source):
+            return lazily(scorer, x.source, folds, given)
+        parts = []
+        for start, raw in with_progress(slabs(x.source), len(x), "scoring", progress_bar):
+            check_finite(raw, start, cells, self.obsm_key)
+            here = slice(start, start + len(raw))
+            labels = {name: value[here] for name, value in given.items()}
+            parts.append(scorer(raw, None if folds is None else folds[here], labels))
+        mean, error = (np.concatenate(part) for part in zip(*parts, strict=True))
         return mean, error
 
-    def _estimate(
-        self,
-        x: np.ndarray,
-        folds: np.ndarray | None,
-        given: dict[str, Condition],
-        estimate: Estimator,
-        divergence: str,
-        batch_size: int,
-        with_std: bool,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Mean over the members that may score a cell, and each cell's own standard error."""
-        means, errors, places = [], [], []
-        for network, batch, here in self._batches(x, folds, given, batch_size):
-            cells = x[batch]
-            probes = rademacher_probes(cells, N_PROBES, _PROBES) if divergence == "rademacher" else None
-            z = torch.from_numpy(cells).to(self._device)
-            with torch.no_grad():
-                members, noise = estimate(network, z, here, Divergence(probes), cells)
-                spread = members
-                if with_std and isinstance(network, PotentialNetwork) and network.is_shrunk:
-                    # What the held-out cells do not support is left out of the log ratio, not of its error.
-                    spread, noise = estimate(network.unshrunk(), z, here, Divergence(probes), cells)
-            means.append(members.mean(0).cpu().numpy())
-            errors.append(self._standard_error(spread, noise) if with_std else np.full(len(cells), np.nan))
-            places.append(batch)
-        return in_order(means, places), in_order(errors, places)
-
-    def _cells(self, adata: AnnData | None, rows: np.ndarray | None) -> tuple[AnnData, np.ndarray | None]:
+    def _cells(self, adata: AnnData | None, rows: np.ndarray | slice | None) -> tuple[AnnData, np.ndarray | None]:
         """Cells to score, and their folds if the model was trained on them."""
         self._check_if_trained(warn=False)
         cells = self.adata if adata is None else adata
@@ -143,11 +145,25 @@ class ScoringMixin:
         return cells[rows], None if folds is None else folds[rows]
 
     def _batches(
-        self, x: np.ndarray, folds: np.ndarray | None, given: dict[str, Condition], batch_size: int
-    ) -> Iterator[tuple[FlowNetwork, np.ndarray, dict[str, Condition]]]:
-        """Batches of cells: the network that may score them, their places, their conditions."""
-        for network, batch in self._networks_and_rows(folds, len(x), batch_size):
-            yield network, batch, {name: value[batch].to(self._device) for name, value in given.items()}
+        self, cells: StandardisedCells, folds: np.ndarray | None, given: dict[str, Condition], batch_size: int
+    ) -> Iterator[tuple[FlowNetwork, np.ndarray, np.ndarray, dict[str, Condition]]]:
+        """Batches of cells: the network that may score them, their places, themselves, their conditions."""
+        networks = self._networks(folds is not None)
+        for start, raw in slabs(cells.source):
+            x = cells.standardise(raw).numpy()
+            own = None if folds is None else folds[start : start + len(raw)]
+            for network, here in networks_and_rows(networks, own, len(raw), batch_size):
+                place = start + here
+                yield network, place, x[here], {name: value[place].to(self._device) for name, value in given.items()}
+
+    def _networks(self, with_folds: bool) -> list[FlowNetwork]:
+        """The network that scores each fold's cells: those of its members that never saw them."""
+        if not with_folds:
+            return [self.module]
+        n = self.n_members
+        return [
+            select_members(self.module, range(fold * n, (fold + 1) * n)) for fold in range(self._settings["n_folds"])
+        ]
 
     def _known_reference(
         self, conditions: dict[str, ConditionDict]
@@ -168,42 +184,6 @@ class ScoringMixin:
         if not len(rows):
             return None
         return reference.part(rows), {name: value[torch.from_numpy(rows)] for name, value in given.items()}
-
-    def _standard_error(self, members: Tensor, noise: Tensor | None) -> np.ndarray:
-        """Delete-a-group jackknife over the members, plus the Monte-Carlo error of their mean.
-
-        Each member leaves out another share h of the training cells, so that (1 - h) / h times the members' variance
-        estimates the variance of the log ratio over samples of cells; the members' initial weights make it too large
-        rather than too small.
-        """
-        size = len(members)
-        share = self.training_["validation_size"]
-        variance = members.new_zeros(members.shape[1:])
-        if size > 1:
-            variance = variance + (1.0 - share) / share * members.var(0, correction=1)
-        elif noise is None:
-            variance = torch.full_like(variance, torch.nan)
-        if noise is not None:
-            variance = variance + noise.sum(0) / size**2
-        return variance.sqrt().cpu().numpy()
-
-    def _networks_and_rows(
-        self, folds: np.ndarray | None, n: int, batch_size: int
-    ) -> Iterator[tuple[FlowNetwork, np.ndarray]]:
-        """Batches of rows with the network that may score them: one that never saw them, where there are folds."""
-        groups: list[tuple[FlowNetwork, np.ndarray]] = [(self.module, np.arange(n))]
-        if folds is not None:
-            n_members = self.n_members
-            groups = [
-                (
-                    select_members(self.module, range(fold * n_members, (fold + 1) * n_members)),
-                    np.flatnonzero(folds == fold),
-                )
-                for fold in range(self._settings["n_folds"])
-            ]
-        for network, rows in groups:
-            for start in range(0, len(rows), batch_size):
-                yield network, rows[start : start + batch_size]
 
 
 def in_order(parts: Sequence[np.ndarray], places: Sequence[np.ndarray], axis: int = 0) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -165,9 +166,8 @@ class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
             "closed_form": self._closed_form_shape(),
             "cells": None if self.adata is None else _saving.fingerprint(self.adata.obs_names),
         }
-        tensors = {f"network.{name}": value for name, value in self.module.state_dict().items()}
+        tensors = self._weights()
         tensors.update({f"combinations.{name}": value for name, value in vars(self._combinations).items()})
-        tensors["location"], tensors["scale"] = torch.from_numpy(self.location), torch.from_numpy(self.scale)
         if self.reference is not None:
             tensors.update({f"reference.{name}": value for name, value in self.reference.to_tensors().items()})
         if self.folds is not None:
@@ -206,6 +206,20 @@ class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
             if _saving.fingerprint(adata.obs_names) == description["cells"]:
                 model.folds = tensors["folds"].numpy()
         return model
+
+    def fingerprint(self) -> str:
+        """Hash of the weights, which tells this model from every other.
+
+        Returns
+        -------
+        64 hexadecimal digits.
+        """
+        return hashlib.sha256(_saving.serialised(self._weights())).hexdigest()
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        """Tensors that scores depend on."""
+        tensors = {f"network.{name}": value for name, value in self.module.state_dict().items()}
+        return tensors | {"location": torch.from_numpy(self.location), "scale": torch.from_numpy(self.scale)}
 
     def _closed_form_shape(self) -> tuple[int, int] | None:
         closed_form = self.module.closed_form if isinstance(self.module, PotentialNetwork) else None

@@ -17,6 +17,7 @@ from scratio.module import ClosedFormDensities, Condition, PotentialNetwork, sel
 from scratio.stats import (
     ConditionMixture,
     Shrinkage,
+    balanced_rows,
     bounded_loss,
     class_gaussian,
     common_components,
@@ -29,29 +30,42 @@ from scratio.stats import (
     supported_terms,
     term_shrinkage,
 )
-from scratio.train import SIGNIFICANT, CellDataModule, TrainConfig, TrainResult, paired_difference
+from scratio.train import (
+    SIGNIFICANT,
+    CellDataModule,
+    StandardisedCells,
+    TrainConfig,
+    TrainResult,
+    paired_difference,
+)
 
-_FIT, _NOISE = 13, 14
+_FIT, _NOISE, _SAMPLE = 13, 14, 16
 
 NONE, COMPONENTS, TYPES = "none", (4, 8), 16
 MAX_SHARED, MAX_CLASS, MAX_MIXED = 256, 16, 128
 """Largest numbers of conditions, and of components over all conditions, for which a closed form is tried."""
 
+MOST_FITTED = 50_000
+"""Cells, of every combination alike, from which closed forms are fitted at most."""
+
 FEW = 1_000
 """Held-out cells below which the best of several closed forms is the best by chance."""
 
 Fit = Callable[[np.ndarray], ConditionMixture]
-"""From the rows of the cells to fit."""
+"""From the rows of the cells to fit, sorted."""
 
 
 Part = tuple[Tensor, Tensor, Tensor]
 """Log weight, mean and covariance of one member."""
 
 
-def closed_forms(network: PotentialNetwork, x: Tensor, condition: Condition, random_state: int) -> dict[str, Fit]:
+def closed_forms(
+    network: PotentialNetwork, x: StandardisedCells, condition: Condition, strata: np.ndarray, random_state: int
+) -> dict[str, Fit]:
     """Candidates in the order of their freedom; "none" is one more.
 
-    Made once for a training, since the starts of the mixtures are kept for whoever fits one.
+    Made once for a training, since the starts of the mixtures are kept for whoever fits one. Of many cells a sample is
+    looked at.
 
     Parameters
     ----------
@@ -59,15 +73,24 @@ def closed_forms(network: PotentialNetwork, x: Tensor, condition: Condition, ran
         Network over the combinations of the conditions.
     x, condition
         All cells and their labels.
+    strata
+        Combination of categories of every cell, shape (n_cells,).
     random_state
-        Seed of the mixtures.
+        Seed of the mixtures and of the sample.
     """
     # A density for each level of a continuous key would leave out what lies between them.
     if network.values_of_combinations.shape[1] or len(network.combinations) < 2:
         return {}
-    return _fits(
-        x.numpy().astype(np.float64), network.index(condition).numpy(), len(network.combinations), random_state
-    )
+    sample = balanced_rows(strata, MOST_FITTED, np.random.default_rng(child_seed(random_state, _SAMPLE)))
+    index = torch.from_numpy(sample)
+    own = network.index(Condition(condition.codes[index], condition.values[index])).numpy()
+    fits = _fits(x[index].double().numpy(), own, len(network.combinations), random_state)
+
+    def fit(name: str, rows: np.ndarray) -> ConditionMixture:
+        place = np.searchsorted(rows, sample).clip(max=len(rows) - 1)
+        return fits[name](np.flatnonzero(rows[place] == sample))
+
+    return {name: partial(fit, name) for name in fits}
 
 
 def _fits(x: np.ndarray, codes: np.ndarray, n_conditions: int, random_state: int) -> dict[str, Fit]:
@@ -288,7 +311,7 @@ def shrink(
     """
     projections = network.projections.double().cpu().numpy()
     evidence: dict[str, list[Any]] = {"factor": [], "slope": [], "standard_error": []}
-    rows = _held_out_rows(data)
+    rows = data.val_dataloader().rows
     for fold, base, learnt, own in _held_out(network, data, config):
         of_cells = None if groups is None else np.unique(groups[rows[fold].ravel()], return_inverse=True)[1]
         if len(projections):
@@ -330,18 +353,12 @@ def _held_out(
     network: PotentialNetwork, data: CellDataModule, config: TrainConfig
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray]]:
     """Members of every fold, and of the cells they held out: logits without the network, what it adds, conditions."""
-    rows = _held_out_rows(data)
+    x, codes, values = data.val_dataloader().cells
     for start in range(0, network.n_members, config.ensemble_size):
         fold = slice(start, start + config.ensemble_size)
         members = select_members(network, range(network.n_members)[fold])
-        x, codes, values = data.gather(rows[fold])
         with torch.no_grad():
-            base, learnt = members.to(x.device).held_out_logits(x)
-            own = members.index(Condition(codes, values))
+            base, learnt = members.to(x.device).held_out_logits(x[fold])
+            own = members.index(Condition(codes[fold], values[fold]))
         logits, added = (part.flatten(0, 1).double().numpy() for part in (base, learnt))
         yield fold, logits, added, own.flatten().numpy()
-
-
-def _held_out_rows(data: CellDataModule) -> np.ndarray:
-    """Rows that every member held out and is judged by, shape (n_members, n)."""
-    return np.concatenate(data.val_dataloader().parts, axis=1)

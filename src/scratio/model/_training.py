@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
 from anndata import AnnData
 
 from scratio._seed import child_seed
 from scratio.model._check import check_categories
+from scratio.model._combinations import distinct_rows
 from scratio.model._reference import ReferenceCells
 from scratio.model._schema import ConditionSchema
 from scratio.model._selection import (
@@ -28,12 +28,14 @@ from scratio.model._selection import (
 )
 from scratio.module import Condition, FlowNetwork, PotentialNetwork
 from scratio.stats import disjoint_parts, grouped_folds, most_folds, stratified_folds
-from scratio.train import CellDataModule, MemberSplit, TrainConfig, TrainResult, fit
+from scratio.train import CellDataModule, MemberSplit, StandardisedCells, TrainConfig, TrainResult, fit
 from scratio.train._config import default_precision, default_validation_size, defaults_for
 
 _FOLDS, _VALIDATION, _REFERENCE = 11, 12, 15
 
 PILOT_STEPS = 800
+ROW = np.int32
+"""Type of row numbers, of which every member has a list: half the memory of the default."""
 FEWEST_PARTS = 4
 """Parts into which samples are cut for validation; of fewer, each would be too large a share of the cells."""
 
@@ -42,7 +44,7 @@ FEWEST_PARTS = 4
 class Run:
     """What all parts of one training have in common."""
 
-    x: torch.Tensor
+    x: StandardisedCells
     condition: Condition
     groups: np.ndarray | None
     validation_size: float
@@ -69,7 +71,7 @@ class TrainingMixin:
     module: FlowNetwork
     schema: ConditionSchema
     _settings: dict[str, Any]
-    embedding: Callable[[AnnData], np.ndarray]
+    _standardised: Callable[..., StandardisedCells]
     _build: Callable[..., None]
 
     def train(
@@ -109,8 +111,10 @@ class TrainingMixin:
         batch_size
             Cells per step, member and process.
         accelerator, devices, strategy, num_nodes, precision
-            For :class:`lightning.pytorch.Trainer`. By default the potential trains with matrix products in bfloat16
-            (``"bf16-mixed"``) where the processor has them, the vector heads in ``"32-true"``.
+            For :class:`lightning.pytorch.Trainer`; one device by default. Several, and several nodes, with
+            ``strategy="ddp"`` in a script that every process runs, as Lightning documents. By default the potential
+            trains with matrix products in bfloat16 (``"bf16-mixed"``) where the processor has them, the vector heads in
+            ``"32-true"``.
         early_stopping
             Whether to stop where nothing is left to gain, to keep the best weights, and to shrink the potential.
         random_state
@@ -173,7 +177,7 @@ class TrainingMixin:
     ) -> Run:
         """Cells and settings of one training: the defaults for this network and so many cells, and what is asked."""
         parametrization, n_folds = self._settings["parametrization"], self._settings["n_folds"]
-        x, condition = torch.from_numpy(self.embedding(self.adata)), self.schema.own(self.adata)
+        x, condition = self._standardised(self.adata), self.schema.own(self.adata)
         groups = None
         if group_key is not None:
             groups = np.unique(check_categories(self.adata, group_key), return_inverse=True)[1]
@@ -188,7 +192,9 @@ class TrainingMixin:
         fits: dict[str, Fit] = {}
         if parametrization == "potential" and settings.early_stopping:
             self._build(settings.random_state)
-            fits = closed_forms(cast(PotentialNetwork, self.module), x, condition, settings.random_state)
+            fits = closed_forms(
+                cast(PotentialNetwork, self.module), x, condition, strata_of(condition), settings.random_state
+            )
         return Run(x, condition, groups, validation_size, settings, trainer, fits)
 
     def _check_groups(self, strata: np.ndarray, groups: np.ndarray, group_key: str) -> None:
@@ -302,7 +308,7 @@ class TrainingMixin:
             rows = np.arange(n) if folds is None else np.flatnonzero(folds != fold)
             # Every member holds out other cells, so that the members of a fold are judged by many.
             held_out = self._held_out(run, rows, strata, n_members, child_seed(seed, _VALIDATION, fold))
-            splits += [MemberSplit(np.setdiff1d(rows, part), part) for part in held_out] * n_candidates
+            splits += [MemberSplit(without(rows, part), part.astype(ROW)) for part in held_out] * n_candidates
         return folds, splits
 
     def _held_out(self, run: Run, rows: np.ndarray, strata: np.ndarray, n_members: int, seed: int) -> list[np.ndarray]:
@@ -318,4 +324,11 @@ class TrainingMixin:
 
 def strata_of(condition: Condition) -> np.ndarray:
     """Combination of the categories that every cell has, numbered."""
-    return np.unique(condition.codes.numpy(), axis=0, return_inverse=True)[1].reshape(-1)
+    return distinct_rows(condition.codes.numpy())[1]
+
+
+def without(rows: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """Sorted rows less a part of them."""
+    kept = np.ones(len(rows), dtype=bool)
+    kept[np.searchsorted(rows, part)] = False
+    return rows[kept].astype(ROW)

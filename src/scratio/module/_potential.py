@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from scratio.module._closed_form import ClosedFormDensities
 from scratio.module._condition import MARGINAL, Condition, all_but
 from scratio.module._derivatives import Derivatives
 from scratio.module._embedding import CoordinateEmbedding
+from scratio.module._queries import NamedCombinations, Query, place_of
 from scratio.module._residual import ResidualNet
 from scratio.module._terms import term_projections
 from scratio.paths import GaussianPath
@@ -146,10 +147,28 @@ class PotentialNetwork(FlowNetwork):
     def log_likelihoods(self, z: Tensor, q: Tensor, conditions: Sequence[Condition]) -> list[Tensor]:
         """Log density of every condition at coordinate q up to a term that the conditions share, (n_members, n) each.
 
-        Only the combinations that the conditions name are summed over.
+        Where combinations share outputs, logits are made of those alone that a condition names, so that the cost grows
+        with what is asked and not with what was registered.
         """
-        queries = self._queries_and_all(conditions)[:-1]
-        return self._log_likelihoods(z, q, self.classifier_embedding(q), queries)
+        everything, embedding = self._all(), self.classifier_embedding(q)
+        features, base = self._amplitude(q) * self.classifier(z, embedding), self._base(z, q)
+        found = []
+        for condition in conditions:
+            named = None if self.basis is None else self._named(condition, everything.weight)
+            if named is None:
+                found += self._summed(features, base, [self._query(condition, everything.weight)])
+            else:
+                found.append(named.log_likelihood(features, base, self.log_weights))
+        return found
+
+    def _named(self, condition: Condition, weight: Tensor | None) -> NamedCombinations | None:
+        """The combinations that a condition names; None where it has numbers, or names so many that all are cheaper."""
+        if weight is None or not bool(condition.values.isnan().all()):
+            return None
+        kinds, kind = torch.unique(condition.codes, dim=0, return_inverse=True)
+        nothing = condition.values.new_full((len(kinds), condition.values.shape[-1]), torch.nan)
+        named = NamedCombinations.of(self.combinations_in(Condition(kinds, nothing)), kind, weight)
+        return named if named.size <= len(self.combinations) else None
 
     def potential(self, z: Tensor, q: Tensor, condition: Condition) -> Tensor:
         """Log density ratio of condition to marginal at coordinate q, shape (n_members, n)."""
@@ -294,8 +313,10 @@ class PotentialNetwork(FlowNetwork):
         return agrees & (distance == distance.min(-1, keepdim=True).values)
 
     def index(self, condition: Condition) -> Tensor:
-        """Combination of every cell."""
-        return self.combinations_in(condition).to(torch.uint8).argmax(-1)
+        """Combination of every cell, given its own labels."""
+        if self.values_of_combinations.shape[1] or not self.combinations.shape[1]:
+            return self.combinations_in(condition).to(torch.uint8).argmax(-1)
+        return place_of(self.combinations, condition.codes)
 
     def _log_posterior(self, z: Tensor, q: Tensor, embedding: Tensor) -> Tensor:
         learnt = self._compose(self.classifier(z, embedding), self._all())
@@ -305,8 +326,10 @@ class PotentialNetwork(FlowNetwork):
         """What the outputs of the network are multiplied with."""
         return self.factor * self.share * torch.tanh(q)
 
-    def _log_likelihoods(self, z: Tensor, q: Tensor, embedding: Tensor, queries: Sequence[_Query]) -> list[Tensor]:
-        features, base = self._amplitude(q) * self.classifier(z, embedding), self._base(z, q)
+    def _log_likelihoods(self, z: Tensor, q: Tensor, embedding: Tensor, queries: Sequence[Query]) -> list[Tensor]:
+        return self._summed(self._amplitude(q) * self.classifier(z, embedding), self._base(z, q), queries)
+
+    def _summed(self, features: Tensor, base: Tensor, queries: Sequence[Query]) -> list[Tensor]:
         return [
             (base + self._compose(features, query) + query.outside).logsumexp(-1) - query.log_weight
             for query in queries
@@ -327,7 +350,7 @@ class PotentialNetwork(FlowNetwork):
         closed_form = closed_form if mixing is None else closed_form.combine(mixing)
         return replace(closed_form, value=closed_form.value + log_weights)
 
-    def _compose(self, features: Tensor, query: _Query) -> Tensor:
+    def _compose(self, features: Tensor, query: Query) -> Tensor:
         """Logits of the combinations from the outputs of the network."""
         if query.weight is None:
             return features
@@ -335,11 +358,11 @@ class PotentialNetwork(FlowNetwork):
             return torch.bmm(features, query.weight.transpose(1, 2))
         return torch.einsum("mncj,mnj->mnc", query.weight, features)
 
-    def _compose_derivatives(self, features: Derivatives, query: _Query) -> Derivatives:
+    def _compose_derivatives(self, features: Derivatives, query: Query) -> Derivatives:
         return features if query.weight is None else features.combine(query.weight)
 
     @staticmethod
-    def _masked(logits: Derivatives, query: _Query) -> Derivatives:
+    def _masked(logits: Derivatives, query: Query) -> Derivatives:
         return replace(logits, value=logits.value + query.outside - query.log_weight[..., None])
 
     def _marginal_and_trace(self, z: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
@@ -354,14 +377,14 @@ class PotentialNetwork(FlowNetwork):
         own = output + gradient / torch.sinh(q).clamp_min(SMALLEST_SINH)
         return own / torch.cosh(q), torch.sinh(q) * own - z
 
-    def _all(self) -> _Query:
+    def _all(self) -> Query:
         """All combinations as they were observed."""
         nothing = self.log_weights.new_zeros(())
         weight = None if self.basis is None else self.basis(self.combinations, self.values_of_combinations)
         mixing = self._mixing()
         if mixing is not None:
             weight = mixing if weight is None else mixing @ weight
-        return _Query(weight, nothing, nothing)
+        return Query(weight, nothing, nothing)
 
     def _mixing(self) -> Tensor | None:
         """Matrix that multiplies the terms of the potential with their factors; None where all are 1."""
@@ -369,34 +392,25 @@ class PotentialNetwork(FlowNetwork):
             return None
         return torch.einsum("mt,tcd->mcd", self.term_factors, self.projections)
 
-    def _queries_and_all(self, conditions: Sequence[Condition]) -> list[_Query]:
+    def _queries_and_all(self, conditions: Sequence[Condition]) -> list[Query]:
         everything = self._all()
         return [*(self._query(condition, everything.weight) for condition in conditions), everything]
 
-    def _query(self, condition: Condition, observed: Tensor | None) -> _Query:
+    def _query(self, condition: Condition, observed: Tensor | None) -> Query:
         """What a condition asks of the logits; numbers are taken as they are, not at their nearest level."""
         inside = self.combinations_in(condition)
         outside = torch.zeros_like(inside, dtype=self.log_weights.dtype).masked_fill(~inside, -torch.inf)
         log_weight = (self.log_weights + outside).logsumexp(-1)
         if self.basis is None:
-            return _Query(observed, outside, log_weight)
+            return Query(observed, outside, log_weight)
         given = condition.values.unsqueeze(-2)
         if given.isnan().all():
-            return _Query(observed, outside, log_weight)
+            return Query(observed, outside, log_weight)
         n, n_combinations = condition.values.shape[-2], len(self.combinations)
         values = given.where(~given.isnan(), self.values_of_combinations).reshape(n * n_combinations, -1)
         weight = self.basis(self.combinations.repeat(n, 1), values.to(self.dtype))
         weight = weight.unflatten(1, (n, n_combinations))
-        return _Query(weight.squeeze(1) if n == 1 else weight, outside, log_weight)
-
-
-@dataclass(frozen=True)
-class _Query:
-    """Weights of the features (None where features are logits), log indicator and log weight of the combinations."""
-
-    weight: Tensor | None
-    outside: Tensor
-    log_weight: Tensor
+        return Query(weight.squeeze(1) if n == 1 else weight, outside, log_weight)
 
 
 def _joined(parts: Sequence[FlowWithDivergence]) -> FlowWithDivergence:

@@ -2,7 +2,7 @@
 
 from scratio.stats._calibration import Calibration, label_slope, overlap, reliability, residual_inflation
 from scratio.stats._classifier import held_out_log_odds
-from scratio.stats._folds import disjoint_parts, grouped_folds, most_folds, stratified_folds
+from scratio.stats._folds import balanced_rows, disjoint_parts, grouped_folds, most_folds, stratified_folds
 from scratio.stats._mixtures import (
     ConditionMixture,
     class_gaussian,
@@ -25,9 +25,11 @@ from scratio.stats._shrinkage import (
     term_shrinkage,
 )
 from scratio.stats._summary import mean_and_error
-from scratio.stats._support import is_supported, typicality
+from scratio.stats._support import TypicalityIndex, is_supported, typicality
 
 __all__ = [
+    "TypicalityIndex",
+    "balanced_rows",
     "Calibration",
     "ConditionMixture",
     "SampleTest",

@@ -58,3 +58,25 @@ def most_folds(strata: np.ndarray, groups: np.ndarray) -> int:
     """Smallest number of groups that a stratum has rows of; with as many folds each can still have all strata."""
     pairs = np.unique(np.stack([strata, groups]), axis=1)
     return int(np.unique(pairs[0], return_counts=True)[1].min())
+
+
+def balanced_rows(strata: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
+    """At most so many rows, of every stratum as many as of any other if it has them; sorted, all if they are few.
+
+    Parameters
+    ----------
+    strata
+        Integer stratum of each row, shape (n,).
+    most
+        Largest number of rows.
+    rng
+        Source of the choice.
+    """
+    if len(strata) <= most:
+        return np.arange(len(strata))
+    order = rng.permutation(len(strata))
+    by_stratum = np.argsort(strata[order], kind="stable")
+    sizes = np.bincount(strata)
+    rank = np.empty(len(strata), dtype=np.int64)
+    rank[by_stratum] = np.arange(len(strata)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return np.sort(order[np.argsort(rank, kind="stable")[:most]])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
+from scratio._blocks import moments, slabs, take_rows
+
 N_NEIGHBORS, N_CELLS, N_ROUNDS, FLOOR = 5, 5_000, 4, 0.05
 CONSTANT = 1e-6
 """Relative spread below which a dimension is constant but for rounding."""
@@ -22,7 +24,7 @@ def local_scale(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     Parameters
     ----------
     x
-        Embedding, shape (n, d).
+        Embedding, shape (n, d), in memory or not.
     rng
         Source of the subsample of at most 5,000 cells.
 
@@ -31,8 +33,9 @@ def local_scale(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     Scales, shape (d,), positive.
     """
     sd, constant = _deviation(x)
-    rows = np.sort(rng.permutation(len(x))[:N_CELLS])
-    z = (x[rows] - np.mean(x[rows], axis=0, dtype=np.float64)) / sd
+    rows = np.sort(rng.permutation(x.shape[0])[:N_CELLS])
+    sample = take_rows(x, rows)
+    z = (sample - np.mean(sample, axis=0, dtype=np.float64)) / sd
     weight = np.ones(z.shape[1])
     varies = ~constant
     k = min(N_NEIGHBORS, len(z) - 1)
@@ -51,8 +54,8 @@ def standard_scale(x: np.ndarray) -> np.ndarray:
 
 
 def _deviation(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    sd = np.std(x, axis=0, dtype=np.float64)
+    sd = moments(x)[1]
     # A constant dimension tells cells apart nowhere; any scale will do.
-    constant = sd <= CONSTANT * np.abs(x).max(axis=0)
+    constant = sd <= CONSTANT * np.max([np.abs(part).max(axis=0) for _, part in slabs(x)], axis=0)
     sd[constant] = 1.0
     return sd, constant

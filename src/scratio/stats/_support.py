@@ -28,17 +28,32 @@ def typicality(x: np.ndarray, cells: np.ndarray) -> np.ndarray:
     -------
     Shape (n,), from 0, farther out than all cells of the condition, to 1.
     """
-    k = min(N_NEIGHBORS, len(cells) - 1)
-    index = NearestNeighbors(n_neighbors=k + 1).fit(cells)
+    return TypicalityIndex(cells)(x)
 
-    def distance(of: np.ndarray) -> np.ndarray:
-        found = index.kneighbors(of)[0]
-        finds_itself = found[:, 0] <= SAME * found[:, k]
-        return np.where(finds_itself, found[:, k], found[:, k - 1])
 
-    # The distance of a cell to itself and rounding: ties are ties.
-    own = np.sort(distance(cells)) * (1.0 + 1e-6)
-    return 1.0 - np.searchsorted(own, distance(x)) / len(own)
+class TypicalityIndex:
+    """:func:`typicality` by the same cells for many blocks of others.
+
+    Parameters
+    ----------
+    cells
+        Cells of the condition, shape (m, d), at least 2.
+    """
+
+    def __init__(self, cells: np.ndarray) -> None:
+        self._k = min(N_NEIGHBORS, len(cells) - 1)
+        self._neighbors = NearestNeighbors(n_neighbors=self._k + 1).fit(cells)
+        # The distance of a cell to itself and rounding: ties are ties.
+        self._own = np.sort(self._distance(cells)) * (1.0 + 1e-6)
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Typicality of cells, shape (n,)."""
+        return 1.0 - np.searchsorted(self._own, self._distance(x)) / len(self._own)
+
+    def _distance(self, x: np.ndarray) -> np.ndarray:
+        found = self._neighbors.kneighbors(x)[0]
+        finds_itself = found[:, 0] <= SAME * found[:, self._k]
+        return np.where(finds_itself, found[:, self._k], found[:, self._k - 1])
 
 
 def is_supported(typicalities: np.ndarray) -> np.ndarray:

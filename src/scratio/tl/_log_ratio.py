@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 from anndata import AnnData
 
 from scratio.model import ScRatio
 from scratio.model._schema import ConditionDict
 from scratio.stats import is_supported
+from scratio.tl._score_file import check_out, scored_columns, write_result
 from scratio.tl._write import check_key_added, record
 
 
@@ -19,6 +24,9 @@ def log_ratio(
     method: str = "auto",
     key_added: str = "log_ratio",
     copy: bool = False,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    progress_bar: bool | None = None,
     **kwargs,
 ) -> AnnData | None:
     r"""Log ratio of every cell between two conditions of a trained model.
@@ -43,6 +51,14 @@ def log_ratio(
         Where results go.
     copy
         Whether to return a copy instead of writing into ``adata``.
+    out
+        An ``.h5ad`` file for ``obs`` with the results, for cells on disk (:func:`scratio.io.read_lazy`). Chunks are
+        written to ``out + ".partial"`` as they are scored; the same call after the process was killed goes on from
+        there. The file appears under its name when it is whole.
+    overwrite
+        Whether ``out`` may be replaced.
+    progress_bar
+        Whether to show a bar with the remaining time; by default from a million cells on.
     **kwargs
         For :meth:`scratio.model.ScRatio.log_ratio`.
 
@@ -58,7 +74,10 @@ def log_ratio(
     RuntimeError
         If the model is not trained.
     KeyError, ValueError
-        As in :meth:`scratio.model.ScRatio.log_ratio`, or if ``key_added`` is the user's own.
+        As in :meth:`scratio.model.ScRatio.log_ratio`, or if ``key_added`` is the user's own, or ``out`` cannot be
+        written.
+    FileExistsError
+        If ``out`` exists and ``overwrite`` is False.
 
     Examples
     --------
@@ -72,13 +91,29 @@ def log_ratio(
     True
     """
     names = [key_added, f"{key_added}_std"] if kwargs.get("return_std") else [key_added]
-    judged = [f"{key_added}_typicality", f"{key_added}_support"]
-    check_key_added(adata, key_added, [*names, *judged])
-    result = model.log_ratio(adata, numerator=numerator, denominator=denominator, method=method, **kwargs)
-    typical = model.typicality(adata, numerator=numerator, denominator=denominator)
+    names += [f"{key_added}_typicality", f"{key_added}_support"]
+    check_key_added(adata, key_added, names)
+    ends: dict[str, Any] = {"numerator": numerator, "denominator": denominator}
+    params = {**ends, "method": method, **kwargs}
+    path = None if out is None else check_out(out, overwrite)
+
+    def score(rows: slice | None = None, shown: bool | None = False) -> dict[str, np.ndarray]:
+        where: dict[str, Any] = {"rows": rows, "progress_bar": shown}
+        result = model.log_ratio(adata, **ends, method=method, **kwargs, **where)
+        typical = model.typicality(adata, **ends, **where)
+        # Lazy ones are computed here.
+        found = [np.asarray(values) for values in (*(result if isinstance(result, tuple) else (result,)), typical)]
+        return dict(zip(names, [*found, is_supported(found[-1])], strict=True))
+
+    if path is None:
+        columns = score(None, progress_bar)
+    else:
+        columns = scored_columns(adata, model, path, params, score, progress_bar)
+    result = record(params)
+    if path is not None:
+        write_result(adata, path, columns, key_added, result)
     target = adata.copy() if copy else adata
-    values_of = (*(result if isinstance(result, tuple) else (result,)), typical, is_supported(typical))
-    for name, values in zip([*names, *judged], values_of, strict=True):
+    for name, values in columns.items():
         target.obs[name] = values
-    target.uns[key_added] = record({"numerator": numerator, "denominator": denominator, "method": method, **kwargs})
+    target.uns[key_added] = result
     return target if copy else None

@@ -1,6 +1,7 @@
 """Training on Lightning: batches, loss, averaging, early stopping per member."""
 
 from scratio.train._callbacks import SIGNIFICANT, paired_difference
+from scratio.train._cells import StandardisedCells
 from scratio.train._config import TrainConfig
 from scratio.train._data import CellDataModule, MemberSplit
 from scratio.train._fit import TrainResult, fit
@@ -11,6 +12,7 @@ __all__ = [
     "CellDataModule",
     "FlowSettings",
     "MemberSplit",
+    "StandardisedCells",
     "TrainConfig",
     "TrainResult",
     "fit",

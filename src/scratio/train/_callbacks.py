@@ -74,7 +74,8 @@ class BestWeights(pl.Callback):
                 for index, batch in enumerate(batches):
                     plan.validation_step(plan.transfer_batch_to_device(batch, plan.device, 0), index)
             plan.train()
-            losses = self._grouped(plan.take_validation_losses(batches.n_cells), plan.config)
+            found = trainer.strategy.broadcast(plan.take_validation_losses(batches.n_cells))
+            losses = self._grouped(found, plan.config)
             weights = {name: p.detach().clone() for name, p in plan.averaged.named_parameters()}
             start = [0] * len(losses)
             self.initial = Candidate(start, losses, weights)
@@ -82,17 +83,20 @@ class BestWeights(pl.Callback):
             self.best = Candidate(start.copy(), losses.clone(), {})
             self.chosen = Candidate(start.copy(), losses.clone(), {name: w.clone() for name, w in weights.items()})
             self.is_closed = [False] * len(losses)
-        elif self.early_stopping and all(self.is_closed):
-            plan.network.close()
+        elif self.early_stopping and all(self.is_closed) and not plan.network.close():
+            # Killed after the training had ended, before its result was used.
+            trainer.should_stop = True
 
     def on_train_epoch_end(self, trainer: pl.Trainer, plan: Any) -> None:
         """Record the losses since the last validation and compare with the best."""
         if not plan.train_losses:
             # A resumed run closes the epoch of its checkpoint once more, without a batch.
             return
-        train = torch.stack(plan.train_losses).mean(0)
+        # Of several processes all must come to the same decision, or some would wait for others for ever.
+        train = trainer.strategy.reduce(torch.stack(plan.train_losses).mean(0), reduce_op="mean")
         plan.train_losses.clear()
         validation = plan.take_validation_losses(trainer.datamodule.n_validation_cells)
+        validation = trainer.strategy.broadcast(validation)
         if not (torch.isfinite(train).all() and torch.isfinite(validation).all()):
             raise FloatingPointError(
                 f"training diverged before step {trainer.global_step}: the loss is not finite. Lower learning_rate, or "

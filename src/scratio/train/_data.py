@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import lightning.pytorch as pl
 import numpy as np
@@ -12,7 +13,9 @@ from torch import Tensor
 
 from scratio._seed import child_seed
 from scratio.module import Condition
+from scratio.train._cells import StandardisedCells
 from scratio.train._config import TrainConfig
+from scratio.train._stream import BlockStream
 
 _ORDER, _VALIDATION_ORDER = 1, 2
 
@@ -30,7 +33,7 @@ class MemberSplit:
 
 
 class CellDataModule(pl.LightningDataModule):
-    """Cells in memory; every member draws batches from rows of its own.
+    """Cells, in memory or on disk; every member draws batches from rows of its own.
 
     Parameters
     ----------
@@ -46,7 +49,7 @@ class CellDataModule(pl.LightningDataModule):
 
     def __init__(
         self,
-        x: Tensor,
+        x: Tensor | StandardisedCells,
         condition: Condition,
         splits: list[MemberSplit],
         config: TrainConfig,
@@ -61,12 +64,25 @@ class CellDataModule(pl.LightningDataModule):
         step = trainer.global_step
         # Few cells are overfitted within tens of steps, so the first validations come close together.
         interval = min(self.config.validate_every, max(FIRST_INTERVAL, step // 5))
-        n_steps = min(interval, self.config.max_steps - step)
+        # One where none is left: Lightning ends a resumed training itself, and warns of nothing to iterate over.
+        n_steps = max(min(interval, self.config.max_steps - step), 1)
         return TrainBatches(self, step, n_steps, trainer.global_rank, trainer.world_size)
 
     def val_dataloader(self) -> ValidationBatches:
         """The same held-out cells every time."""
+        return self._validation
+
+    @cached_property
+    def _validation(self) -> ValidationBatches:
         return ValidationBatches(self)
+
+    @cached_property
+    def order(self) -> PermutedRows | BlockStream:
+        """Order in which every member sees its rows."""
+        rows, seed = [split.train for split in self.splits], self.config.random_state
+        if isinstance(self.x, StandardisedCells) and not self.x.is_in_memory:
+            return BlockStream(self.x, rows, seed)
+        return PermutedRows(rows, seed)
 
     @property
     def n_validation_cells(self) -> int:
@@ -77,6 +93,19 @@ class CellDataModule(pl.LightningDataModule):
         """Cells and conditions of rows (n_members, n)."""
         index = torch.from_numpy(rows)
         return self.x[index], self.condition.codes[index], self.condition.values[index]
+
+    def batch(self, position: int) -> Batch:
+        """Cells and conditions of every member's batch from a position in its order."""
+        if isinstance(self.order, PermutedRows):
+            return self.gather(np.stack([self.order.take(m, position, self.batch_size) for m in self._members]))
+        found = [self.order.take(member, position, self.batch_size) for member in self._members]
+        index = torch.from_numpy(np.stack([rows for rows, _ in found]))
+        x = torch.stack([cells for _, cells in found])
+        return x, self.condition.codes[index], self.condition.values[index]
+
+    @property
+    def _members(self) -> range:
+        return range(len(self.splits))
 
 
 class ValidationBatches:
@@ -93,13 +122,22 @@ class ValidationBatches:
             rows.append(rng.permutation(split.validation)[:n])
         self.data, self.n_cells = data, n
         self.n_rounds = min(-(-data.config.n_validation // n), MAX_ROUNDS)
-        self.parts = np.array_split(np.stack(rows), -(-n // VALIDATION_BATCH), axis=1)
+        self.rows = np.stack(rows)
+        self._parts = np.array_split(np.arange(n), -(-n // VALIDATION_BATCH))
 
     def __len__(self) -> int:
-        return self.n_rounds * len(self.parts)
+        return self.n_rounds * len(self._parts)
 
     def __iter__(self) -> Iterator[Batch]:
-        return (self.data.gather(rows) for _ in range(self.n_rounds) for rows in self.parts)
+        for _ in range(self.n_rounds):
+            for part in self._parts:
+                x, codes, values = self.cells
+                yield x[:, part], codes[:, part], values[:, part]
+
+    @cached_property
+    def cells(self) -> Batch:
+        """Cells and conditions of all members, shape (n_members, n, ...); read once."""
+        return self.data.gather(self.rows)
 
 
 class TrainBatches:
@@ -107,20 +145,25 @@ class TrainBatches:
 
     def __init__(self, data: CellDataModule, start: int, n_steps: int, rank: int, world_size: int) -> None:
         self.data, self.start, self.n_steps, self.rank, self.world_size = data, start, n_steps, rank, world_size
-        self._orders: dict[tuple[int, int], np.ndarray] = {}
 
     def __len__(self) -> int:
         return self.n_steps
 
     def __iter__(self) -> Iterator[Batch]:
         for step in range(self.start, self.start + self.n_steps):
-            position = (step * self.world_size + self.rank) * self.data.batch_size
-            rows = [self._rows(member, position) for member in range(len(self.data.splits))]
-            yield self.data.gather(np.stack(rows))
+            yield self.data.batch((step * self.world_size + self.rank) * self.data.batch_size)
 
-    def _rows(self, member: int, position: int) -> np.ndarray:
-        n, size = len(self.data.splits[member].train), self.data.batch_size
-        epoch, offset = divmod(position, n)
+
+class PermutedRows:
+    """Rows of every member in random order, one permutation after the other."""
+
+    def __init__(self, rows: list[np.ndarray], random_state: int) -> None:
+        self.rows, self.random_state = rows, random_state
+        self._orders: dict[tuple[int, int], np.ndarray] = {}
+
+    def take(self, member: int, position: int, size: int) -> np.ndarray:
+        """``size`` rows from a position in a member's endless order."""
+        epoch, offset = divmod(position, len(self.rows[member]))
         rows = self._order(member, epoch)[offset : offset + size]
         if len(rows) < size:
             rows = np.concatenate([rows, self._order(member, epoch + 1)[: size - len(rows)]])
@@ -131,6 +174,6 @@ class TrainBatches:
             self._orders = {
                 key: order for key, order in self._orders.items() if key[0] != member or key[1] == epoch - 1
             }
-            rng = np.random.default_rng(child_seed(self.data.config.random_state, _ORDER, member, epoch))
-            self._orders[member, epoch] = rng.permutation(self.data.splits[member].train)
+            rng = np.random.default_rng(child_seed(self.random_state, _ORDER, member, epoch))
+            self._orders[member, epoch] = rng.permutation(self.rows[member])
         return self._orders[member, epoch]

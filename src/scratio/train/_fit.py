@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import pandas as pd
@@ -13,9 +14,10 @@ from torch import Tensor
 from scratio._quiet import quiet
 from scratio.module import FlowNetwork
 from scratio.train._callbacks import BestWeights, StepProgressBar
+from scratio.train._checkpoint import AtomicCheckpoints, identity
 from scratio.train._config import TrainConfig
 from scratio.train._data import CellDataModule
-from scratio.train._plan import FlowTrainingPlan
+from scratio.train._plan import AveragedPlan, FlowTrainingPlan
 
 CHECKPOINT = "last.ckpt"
 
@@ -82,7 +84,7 @@ def fit(
 
 
 def run(
-    plan: pl.LightningModule,
+    plan: AveragedPlan,
     data: CellDataModule,
     config: TrainConfig,
     callbacks: list[pl.Callback],
@@ -99,6 +101,11 @@ def run(
         What to train, on what, for how long, and who listens.
     checkpoint_dir, resume, trainer_kwargs
         As for :func:`fit`.
+
+    Raises
+    ------
+    ValueError
+        If the checkpoint to go on from is of another training.
     """
     checkpoint = None
     if checkpoint_dir is not None:
@@ -112,6 +119,7 @@ def run(
         ]
         if resume and (folder / CHECKPOINT).exists():
             checkpoint = folder / CHECKPOINT
+    plan.identity = identity(plan.network, data, config)
     with quiet("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         trainer = pl.Trainer(
             max_steps=config.max_steps,
@@ -119,12 +127,23 @@ def run(
             callbacks=callbacks,
             logger=False,
             enable_checkpointing=checkpoint_dir is not None,
+            plugins=[AtomicCheckpoints()],
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
-            **trainer_kwargs,
+            # Batches know the process they are for; a sampler of Lightning's would cut them again.
+            use_distributed_sampler=False,
+            **_between_processes(**trainer_kwargs),
         )
         trainer.fit(plan, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+
+
+def _between_processes(strategy: Any = "auto", devices: Any = "auto", **others: Any) -> dict[str, Any]:
+    """Settings of the processes: one, unless several are asked for."""
+    if strategy == "ddp":
+        # Part of the network ends its training before the rest does.
+        strategy = "ddp_find_unused_parameters_true"
+    return {"strategy": strategy, "devices": 1 if devices == "auto" else devices, **others}
 
 
 def _frame(losses: list[list[float]], steps: list[int]) -> pd.DataFrame:

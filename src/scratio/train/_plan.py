@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -17,6 +17,7 @@ from scratio.train._config import DEFAULT_DECAY, TrainConfig
 from scratio.train._data import Batch
 
 _NOISE, _VALIDATION_NOISE = 3, 4
+IDENTITY = "scratio_training"
 
 
 class AveragedPlan(pl.LightningModule):
@@ -36,7 +37,23 @@ class AveragedPlan(pl.LightningModule):
         super().__init__()
         self.network, self.config = network, config
         self.ema = AveragedModel(network, multi_avg_fn=self._average)
+        # Nothing trains the average itself; several processes would wait for its gradients.
+        self.ema.requires_grad_(False)
         self.train_losses: list[Tensor] = []
+        self.identity = ""
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say which training the checkpoint is of."""
+        checkpoint[IDENTITY] = self.identity
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the checkpoint of another training."""
+        found = checkpoint.get(IDENTITY, self.identity)
+        if found != self.identity:
+            raise ValueError(
+                "resume=True found the checkpoint of another training in checkpoint_dir: other cells, settings or "
+                "seed. Train with what it was begun with, or choose another folder."
+            )
 
     def on_train_batch_end(self, *args) -> None:
         """Update the moving average."""

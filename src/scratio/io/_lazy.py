@@ -1,0 +1,84 @@
+"""Opening a file of cells without reading its embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import pandas as pd
+import zarr
+from anndata import AnnData
+from anndata.io import read_elem
+
+
+def read_lazy(path: str | Path, *, obsm_key: str = "X_pca", obs_keys: Sequence[str] | None = None) -> AnnData:
+    """Open an ``.h5ad`` or ``.zarr`` file: labels in memory, the embedding on disk.
+
+    Models train on such cells and score them a block at a time, whatever their number. Counts, other embeddings and
+    graphs are left out. The file stays open as long as the cells are in use.
+
+    Parameters
+    ----------
+    path
+        File, or folder of a zarr store.
+    obsm_key
+        Embedding.
+    obs_keys
+        Columns of ``obs`` to read; by default all.
+
+    Returns
+    -------
+    Cells whose ``obsm[obsm_key]`` is an :class:`h5py.Dataset` or a :class:`zarr.Array`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    KeyError
+        If the file has no such embedding or column.
+    ValueError
+        If it is neither kind of file, or holds no cells.
+
+    Examples
+    --------
+    >>> import tempfile, scratio
+    >>> path = tempfile.mkdtemp() + "/cells.h5ad"
+    >>> scratio.datasets.gaussians(n_cells=600, n_dims=2, random_state=0).write_h5ad(path)
+    >>> adata = scratio.io.read_lazy(path, obs_keys=["condition"])
+    >>> type(adata.obsm["X_pca"]).__name__
+    'Dataset'
+    """
+    store = _opened(Path(path))
+    for name in ("obs", "obsm"):
+        if name not in store:
+            raise ValueError(f"{path} holds no cells: it has no {name}")
+    obs, obsm = store["obs"], store["obsm"]
+    if obsm_key not in obsm:
+        raise KeyError(f"{path}: obsm has no key {obsm_key!r}; found: {sorted(obsm)}")
+    if not isinstance(obsm[obsm_key], h5py.Dataset | zarr.Array):
+        raise ValueError(f"{path}: obsm[{obsm_key!r}] is not a dense matrix; store it as one")
+    table = read_elem(obs) if obs_keys is None else _columns(obs, obs_keys, path)
+    return AnnData(obs=table, obsm={obsm_key: obsm[obsm_key]})
+
+
+def _opened(path: Path) -> Any:
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        return zarr.open_group(path, mode="r") if path.is_dir() else h5py.File(path, "r")
+    except (OSError, zarr.errors.GroupNotFoundError) as error:
+        raise ValueError(f"{path} is neither an .h5ad file nor a zarr store: {error}") from error
+
+
+def _columns(obs: Any, keys: Sequence[str], path: str | Path) -> pd.DataFrame:
+    """Some columns of a table, with its index."""
+    if isinstance(keys, str):
+        raise TypeError(f"obs_keys must be a list of keys, got the string {keys!r}")
+    absent = [key for key in keys if key not in obs]
+    if absent:
+        found = list(obs.attrs.get("column-order", []))
+        raise KeyError(f"{path}: obs has no key {absent[0]!r}; found: {found}")
+    index = pd.Index(read_elem(obs[obs.attrs["_index"]]))
+    return pd.DataFrame({key: read_elem(obs[key]) for key in keys}, index=index)

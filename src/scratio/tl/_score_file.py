@@ -1,0 +1,126 @@
+"""Scores of many cells written as they are found, so that a killed process goes on where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from scratio._atomic import atomic
+from scratio._progress import with_progress
+from scratio.model import ScRatio
+
+CHUNK = 2**18
+"""Cells that are scored between two writes."""
+_QUESTION = "question.json"
+
+
+def check_out(out: str | Path, overwrite: bool) -> Path:
+    """Path of a result file, refused before anything is scored if it cannot be written.
+
+    Raises
+    ------
+    FileExistsError
+        If it exists and may not be replaced.
+    ValueError
+        If it is not an ``.h5ad`` file in a folder that exists.
+    """
+    path = Path(out)
+    if path.suffix != ".h5ad":
+        raise ValueError(f"out must name an .h5ad file, got {str(out)!r}")
+    if not path.parent.is_dir():
+        raise ValueError(f"out: there is no folder {path.parent}")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; pass overwrite=True to replace it, or choose another out")
+    return path
+
+
+def scored_columns(
+    adata: AnnData,
+    model: ScRatio,
+    out: Path,
+    question: dict[str, Any],
+    score: Callable[[slice], dict[str, np.ndarray]],
+    progress_bar: bool | None,
+) -> dict[str, np.ndarray]:
+    """Columns of scores; each chunk is written to a folder beside ``out`` before the next is scored.
+
+    Parameters
+    ----------
+    adata, model
+        Cells and a trained model.
+    out
+        Where the result will go.
+    question
+        What is asked; chunks of another question are refused.
+    score
+        From rows to columns.
+    progress_bar
+        Whether to show a bar.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds the chunks of another question, other cells or another model.
+    """
+    folder = partial_folder(out)
+    identity = {"question": question, "model": model.fingerprint(), "cells": _cells(adata, model), "chunk": CHUNK}
+    asked = json.dumps(identity, indent=1, default=repr)
+    if (folder / _QUESTION).exists() and (folder / _QUESTION).read_text(encoding="utf-8") != asked:
+        raise ValueError(
+            f"{folder} holds part of another result: another question, model or cells. Finish that one, or delete the "
+            "folder"
+        )
+    folder.mkdir(exist_ok=True)
+    with atomic(folder / _QUESTION) as partial:
+        partial.write_text(asked, encoding="utf-8")
+    parts = [
+        _chunk(folder, rows, score)
+        for _, rows in with_progress(_chunks(adata.n_obs), adata.n_obs, "scoring", progress_bar)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def partial_folder(out: Path) -> Path:
+    """Folder of the chunks that are done."""
+    return out.with_name(out.name + ".partial")
+
+
+def write_result(adata: AnnData, out: Path, columns: dict[str, np.ndarray], key_added: str, result: dict) -> None:
+    """Write the columns of ``obs`` and the scores, in one step, and drop the chunks."""
+    obs = adata.obs[[name for name in adata.obs if not name.startswith("_scvi") and name not in columns]]
+    table = AnnData(obs=pd.concat([obs, pd.DataFrame(columns, index=obs.index)], axis=1), uns={key_added: result})
+    with atomic(out) as partial:
+        table.write_h5ad(partial)
+    shutil.rmtree(partial_folder(out))
+
+
+def _chunks(n: int) -> Iterator[tuple[int, slice]]:
+    return ((start, slice(start, min(start + CHUNK, n))) for start in range(0, n, CHUNK))
+
+
+def _chunk(folder: Path, rows: slice, score: Callable[[slice], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    file = folder / f"{rows.start:012d}.npy"
+    if not file.exists():
+        found = pd.DataFrame(score(rows)).to_records(index=False)
+        with atomic(file) as partial, partial.open("wb") as stream:
+            np.save(stream, np.asarray(found), allow_pickle=False)
+    stored = np.load(file, allow_pickle=False)
+    return {name: stored[name] for name in stored.dtype.names}
+
+
+def _cells(adata: AnnData, model: ScRatio) -> str:
+    """What tells these cells from others: their names, and the first and last of the embedding."""
+    x = adata.obsm[model.obsm_key]
+    digest = hashlib.sha256(repr((tuple(x.shape), str(getattr(x, "dtype", "")))).encode())
+    for rows in (slice(0, 100), slice(max(adata.n_obs - 100, 0), adata.n_obs)):
+        digest.update(np.asarray(x[rows]).tobytes())
+        digest.update("\0".join(adata.obs_names[rows]).encode())
+    return digest.hexdigest()

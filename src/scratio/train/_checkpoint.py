@@ -1,0 +1,36 @@
+"""Checkpoints that a killed process leaves whole, and that are taken up by the training they are of alone."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from torch import nn
+
+from scratio._atomic import atomic
+from scratio.train._config import TrainConfig
+from scratio.train._data import CellDataModule
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside the last one and puts it in its place in one step."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with atomic(path) as partial:
+            torch.save(checkpoint, partial)
+
+
+def identity(network: nn.Module, data: CellDataModule, config: TrainConfig) -> str:
+    """What tells one training from another: settings but for the number of steps, sizes, rows and some of the cells."""
+    of_rows = [zlib.crc32(rows.tobytes()) for rows in {id(split.train): split.train for split in data.splits}.values()]
+    if any(len(split.validation) for split in data.splits):
+        of_rows.append(zlib.crc32(data.val_dataloader().cells[0].numpy().tobytes()))
+    shapes = [tuple(parameter.shape) for parameter in network.parameters()]
+    parts = replace(config, max_steps=1), type(network).__name__, shapes, tuple(data.x.shape), of_rows
+    return f"{zlib.crc32(repr(parts).encode()):08x}"
