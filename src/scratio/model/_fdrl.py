@@ -54,7 +54,8 @@ class FDRL(FDRLQueryMixin, EmbeddingModel):
         Where samples start without ``source``: ``"gaussian"``, fitted to the cells (the paper's data-dependent prior),
         or ``"uniform"``.
     divergence
-        The f that samples descend: ``"kl"``, ``"pearson"`` (chi²), ``"js"``, ``"logd"``.
+        The f that samples descend: ``"kl"``, ``"pearson"`` (chi²), ``"js"``, ``"logd"``. The slope of ``"js"`` vanishes
+        where samples are far from cells, and leaves them there.
     loss
         Bregman loss of the ratio: ``"logistic"``, the network being log r, or ``"lsif"``, the network being r.
     n_flow_steps, step_size, noise

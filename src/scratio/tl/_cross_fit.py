@@ -82,7 +82,9 @@ def score(
         return_std=model.n_members > 1,
         rows=rows,
     )
-    return result if isinstance(result, tuple) else (result, np.full(len(result), np.nan))
+    mean, error = result if isinstance(result, tuple) else (result, np.full(len(result), np.nan))
+    # Lazy ones are computed here.
+    return np.asarray(mean), np.asarray(error)
 
 
 def supported(

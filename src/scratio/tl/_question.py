@@ -11,8 +11,9 @@ import pandas as pd
 from anndata import AnnData
 from pandas.api.types import is_list_like
 
+from scratio._blocks import take_rows
 from scratio.model import OWN, Rest
-from scratio.model._check import check_categories, check_embedding, check_groups, check_unique_names
+from scratio.model._check import check_categories, check_groups, check_source, check_unique_names
 from scratio.tl._cross_fit import FitSettings
 
 REST = "rest"
@@ -101,12 +102,14 @@ def cells_of(
     if question.against_rest and settings.model_kwargs.get("parametrization", "potential") != "potential":
         raise ValueError("reference='rest' needs parametrization='potential', whose marginals are exact")
     check_unique_names(adata)
-    x = check_embedding(adata, use_rep)
+    x = check_source(adata, use_rep)
     key = question.condition_key
     labels = check_groups(adata, key, [])
     names = labels.dropna() if question.against_rest else [*question.treatments, question.reference]
     rows = labels.isin(names).to_numpy()
-    used = AnnData(obs=pd.DataFrame({key: labels[rows]}), obsm={use_rep: x[rows]})
+    # Where all take part nothing is copied, and what is on disk stays there.
+    taken = x if rows.all() else take_rows(x, np.flatnonzero(rows))
+    used = AnnData(obs=pd.DataFrame({key: labels[rows]}), obsm={use_rep: taken})
     further = [*question.covariate_keys, *([] if sample_key is None else [sample_key])]
     if len({key, *further}) <= len(further):
         raise ValueError(f"condition_key, covariate_keys and sample_key name a column twice: {[key, *further]}")
