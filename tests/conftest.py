@@ -207,13 +207,21 @@ class AnalyticNetwork(FlowNetwork):
 def make_analytic() -> Callable[..., AnalyticNetwork]:
     """Exact network of three Gaussians in three dimensions with full covariances, or of the parts given."""
 
-    def make(sigma_min: float = 0.02, sigma: float = 0.0, covariances: np.ndarray | None = None) -> AnalyticNetwork:
+    def make(
+        sigma_min: float = 0.02,
+        sigma: float = 0.0,
+        covariances: np.ndarray | None = None,
+        means: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
+    ) -> AnalyticNetwork:
         rng = np.random.default_rng(3)
-        means = np.array([[0.0, 0.0, 0.0], [1.0, -0.5, 0.3], [-0.4, 0.8, 1.0]])
+        if means is None:
+            means = np.array([[0.0, 0.0, 0.0], [1.0, -0.5, 0.3], [-0.4, 0.8, 1.0]])
         if covariances is None:
             factors = rng.normal(size=(3, 3, 3)) * 0.4
             covariances = factors @ factors.swapaxes(1, 2) + 0.3 * np.eye(3)
-        return AnalyticNetwork(means, covariances, np.array([0.5, 0.3, 0.2]), GaussianPath(sigma_min, sigma))
+        weights = np.array([0.5, 0.3, 0.2]) if weights is None else weights
+        return AnalyticNetwork(means, covariances, weights, GaussianPath(sigma_min, sigma))
 
     return make
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import pickle
+from pathlib import Path
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -83,7 +86,7 @@ def test_the_folder_holds_text_and_plain_arrays_alone(folder):
     description = json.loads(next(folder.glob("*.json")).read_text())
     assert description["schema"]["categories"] == {"condition": ["control", "treated"], "donor": ["0", "1", "2"]}
     assert description["obsm_key"] == "X_pca"
-    # No cell leaves the machine with the model: neither its name nor its coordinates.
+    # Names of cells do not leave the machine with the model; coordinates of up to 10,000 do, to judge others by.
     assert "cell0" not in next(folder.glob("*.json")).read_text()
 
 
@@ -120,6 +123,67 @@ def test_a_newer_or_unknown_format_is_refused(folder, version):
     file.write_text(json.dumps(description))
     with pytest.raises(ValueError, match="format version"):
         ScRatio.load(folder)
+
+
+def weights_of(folder: Path) -> Path:
+    return next(folder.glob("*.safetensors"))
+
+
+def one_bit_flipped(folder: Path) -> None:
+    content = bytearray(weights_of(folder).read_bytes())
+    content[-9] ^= 1
+    weights_of(folder).write_bytes(content)
+
+
+def pickled(file: Path) -> None:
+    file.write_bytes(pickle.dumps({"weights": [1.0, 2.0]}))
+
+
+SPOILT = {
+    "one bit of the weights": (one_bit_flipped, ValueError, "changed or cut off"),
+    "weights cut off": (lambda f: weights_of(f).write_bytes(weights_of(f).read_bytes()[:-100]), ValueError, "cut off"),
+    "empty weights": (lambda f: weights_of(f).write_bytes(b""), ValueError, "cut off"),
+    "pickled weights": (lambda f: pickled(weights_of(f)), ValueError, "changed or cut off"),
+    "pickled description": (lambda f: pickled(f / "scratio.json"), ValueError, "does not describe a model"),
+    "description cut off": (
+        lambda f: (f / "scratio.json").write_text((f / "scratio.json").read_text()[:200]),
+        ValueError,
+        "does not describe a model",
+    ),
+    "a list as description": (lambda f: (f / "scratio.json").write_text("[1, 2]"), ValueError, "does not describe"),
+    "somebody else's JSON": (lambda f: (f / "scratio.json").write_text('{"name": "x"}'), ValueError, "format version"),
+    "a settings missing": (lambda f: without(f, "settings"), ValueError, "settings"),
+    "weights elsewhere": (lambda f: replaced(f, "weights", "../../../etc/passwd"), FileNotFoundError, "passwd"),
+}
+
+
+def without(folder: Path, name: str) -> None:
+    description = json.loads((folder / "scratio.json").read_text())
+    del description[name]
+    (folder / "scratio.json").write_text(json.dumps(description))
+
+
+def replaced(folder: Path, name: str, value: str) -> None:
+    description = json.loads((folder / "scratio.json").read_text())
+    (folder / "scratio.json").write_text(json.dumps({**description, name: value}))
+
+
+@pytest.mark.parametrize(("spoil", "error", "said"), SPOILT.values(), ids=SPOILT.keys())
+def test_files_that_were_tampered_with_are_refused(folder, spoil, error, said):
+    spoil(folder)
+    with pytest.raises(error, match=said):
+        ScRatio.load(folder)
+
+
+def test_a_model_of_the_first_format_still_scores():
+    # Written by commit 19549b2, with what it found for three points.
+    model = ScRatio.load(Path(__file__).parent / "data" / "model_format_1")
+    points = ad.AnnData(obsm={"X_pca": np.array([[0.0, 0.0], [1.0, 1.0], [-1.0, 2.0]])})
+    np.testing.assert_allclose(
+        model.log_ratio(points, **CONTRAST),
+        [-0.008228182792663574, -0.0073223114013671875, -0.0073778629302978516],
+        atol=1e-5,
+    )
 
 
 def test_a_folder_without_a_model_is_refused(folder, tmp_path):

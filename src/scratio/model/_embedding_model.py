@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import pandas as pd
 from anndata import AnnData
 from torch import Tensor
 
-from scratio._blocks import moments
+from scratio._blocks import moments, take_rows
 from scratio._compat import AnnDataManager, BaseModelClass, CategoricalObsField, NumericalObsField, ObsmField
 from scratio._quiet import quiet
 from scratio.model._check import check_categories, check_numbers, check_source
@@ -19,6 +20,9 @@ from scratio.stats import local_scale
 from scratio.train import StandardisedCells
 
 EMBEDDING = "embedding"
+SPREAD_CELLS, NARROW = 5_000, 0.1
+"""Cells that the spread is looked at in, and the spread in units of the scale below which outliers have made the scale;
+it is 3.3 for a Gaussian."""
 
 
 class EmbeddingModel(BaseModelClass):
@@ -148,6 +152,15 @@ class EmbeddingModel(BaseModelClass):
         x = check_source(adata, self.obsm_key, finite=False)
         self.location = moments(x)[0]
         self.scale = self._scale_of(x)
+        rows = np.sort(np.random.default_rng(0).permutation(x.shape[0])[:SPREAD_CELLS])
+        low, high = np.quantile(take_rows(x, rows), [0.05, 0.95], axis=0)
+        if (high - low < NARROW * self.scale)[high > low].all() and (high > low).any():
+            warnings.warn(
+                f"nine tenths of the cells lie within {NARROW:g} of the scale of every dimension of "
+                f"obsm[{self.obsm_key!r}]: a few cells far out make the scale, and the others cannot be told apart. "
+                "Remove the outliers, or compute the embedding again.",
+                stacklevel=3,
+            )
 
     def _restore(self, description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         """Take over what every saved model has, before the networks are made."""

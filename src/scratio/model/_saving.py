@@ -17,6 +17,7 @@ from scratio._blocks import SLAB
 FORMAT_VERSION = 2
 DEFAULT_KIND = "ScRatio"
 """Class of models whose files do not say."""
+REQUIRED = {"settings", "schema", "obsm_key", "is_trained", "training", "history"}
 DESCRIPTION, WEIGHTS = "scratio.json", "weights.safetensors"
 """Name of the description, and of the weights before version 2, whose descriptions do not say."""
 
@@ -82,6 +83,9 @@ def read(path: str | Path, kind: str = DEFAULT_KIND) -> tuple[dict[str, Any], di
         raise ValueError(f"{folder / DESCRIPTION} does not describe a model: {error}") from error
     if not isinstance(found, int) or found > FORMAT_VERSION:
         raise ValueError(f"{folder} has format version {found}; this scratio reads up to {FORMAT_VERSION}: upgrade it")
+    absent = sorted(REQUIRED - description.keys())
+    if absent:
+        raise ValueError(f"{folder / DESCRIPTION} does not describe a model: it has no {absent[0]}")
     if written != kind:
         raise ValueError(f"{folder} holds a model of class {written}; load it with scratio.model.{written}.load")
     weights = folder / Path(description.get("weights", WEIGHTS)).name

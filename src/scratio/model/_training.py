@@ -11,7 +11,7 @@ import numpy as np
 from anndata import AnnData
 
 from scratio._seed import child_seed
-from scratio.model._check import check_categories
+from scratio.model._check import check_at_least, check_categories
 from scratio.model._combinations import distinct_rows
 from scratio.model._reference import ReferenceCells
 from scratio.model._schema import ConditionSchema
@@ -151,6 +151,7 @@ class TrainingMixin:
             raise ValueError("the model has no cells to train on; make one with ScRatio(adata)")
         if validation_size is not None and not 0.0 < validation_size < 1.0:
             raise ValueError(f"validation_size must lie between 0 and 1, got {validation_size}")
+        check_at_least(1, batch_size=batch_size, max_steps=max_steps)
         if resume and checkpoint_dir is None:
             raise ValueError("resume=True needs checkpoint_dir, the folder of the checkpoint")
         asked = {} if max_steps is None else {"max_steps": max_steps}

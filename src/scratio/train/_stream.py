@@ -12,9 +12,9 @@ from scratio.train._cells import StandardisedCells
 
 _BLOCKS, _WITHIN = 5, 6
 
-BLOCK, BLOCKS_PER_GROUP, N_GROUPS = 1_024, 512, 3
+BLOCK, BLOCKS_PER_GROUP, N_GROUPS = 1_024, 512, 2
 """Successive rows that are read at once, blocks that are shuffled together, and such groups that stay in memory:
-315 MB of 50 dimensions in single precision."""
+210 MB of 50 dimensions in single precision."""
 
 
 class BlockStream:
@@ -23,7 +23,7 @@ class BlockStream:
     In every epoch the blocks of the file are put in a random order, the same for all members, and cut into groups. A
     group's rows that a member trains on are shuffled by the member on its own. Files are often sorted by sample, so
     that a group is of as many blocks as make up a random sample of the file. Members whose rows are spread unevenly
-    may be in groups next to each other, for which the last few groups are kept.
+    may be in groups next to each other, for which the last group is kept.
 
     Parameters
     ----------

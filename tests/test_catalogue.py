@@ -1,0 +1,313 @@
+"""What users hand over: every odd input either works, with the right answer, or is refused by name and changes nothing.
+
+More refusals stand beside what they belong to: `BAD` of test_setup.py and test_tl.py, the ends of test_training.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+import scratio
+from scratio.model import ScRatio
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Transforming to str index:anndata.ImplicitModificationWarning"),
+    pytest.mark.filterwarnings("ignore:Observation names are not unique:UserWarning"),
+]
+
+GROUPS = {"condition_key": "condition", "treatment": "treated", "reference": "control", "n_folds": 2}
+MODEL = {"n_hidden": 8, "n_members": 2}
+TRAINING = {
+    "max_steps": 60,
+    "batch_size": 64,
+    "warmup_steps": 5,
+    "validate_every": 20,
+    "n_validation": 64,
+    "early_stopping": False,
+    "accelerator": "cpu",
+    "progress_bar": False,
+}
+
+
+def cells(n: int = 300, n_dims: int = 2) -> ad.AnnData:
+    return scratio.datasets.gaussians(n_cells=n, n_dims=n_dims, distance=1.5, random_state=0)
+
+
+def compare(adata: ad.AnnData, **changes) -> None:
+    settings = {"model_kwargs": MODEL, "train_kwargs": TRAINING, **GROUPS}
+    scratio.tl.differential_abundance(adata, **{**settings, **changes})
+
+
+def labelled(treated, control, dtype=None, **kwargs) -> Callable[[ad.AnnData], None]:
+    """Change the labels to others."""
+
+    def change(adata: ad.AnnData) -> None:
+        is_treated = (adata.obs["condition"] == "treated").to_numpy()
+        adata.obs["condition"] = pd.Series(np.where(is_treated, treated, control), index=adata.obs_names, dtype=dtype)
+        if kwargs:
+            adata.obs["condition"] = pd.Categorical(adata.obs["condition"], **kwargs)
+
+    return change
+
+
+def embedded(function: Callable[[np.ndarray], object]) -> Callable[[ad.AnnData], None]:
+    """Change the embedding to another array."""
+
+    def change(adata: ad.AnnData) -> None:
+        adata.obsm["X_pca"] = function(np.asarray(adata.obsm["X_pca"]))
+
+    return change
+
+
+def read_only(x: np.ndarray) -> np.ndarray:
+    x = x.copy()
+    x.flags.writeable = False
+    return x
+
+
+def renamed(adata: ad.AnnData) -> None:
+    adata.obs = adata.obs.rename(columns={"condition": "Behandlung µ/ü.1"})
+
+
+def numbers_as_names(adata: ad.AnnData) -> None:
+    adata.obs_names = [str(k) for k in range(adata.n_obs)][::-1]
+
+
+WORKS = {
+    "labels as objects": (labelled("treated", "control", object), {}),
+    "labels as an ordered category": (
+        labelled("treated", "control", categories=["treated", "control"], ordered=True),
+        {},
+    ),
+    "labels with categories nobody has": (labelled("treated", "control", categories=["x", "treated", "control"]), {}),
+    "labels as nullable strings": (labelled("treated", "control", "string"), {}),
+    "labels as truth values": (labelled(True, False, bool), {"treatment": True, "reference": False}),
+    "labels as nullable truth values": (labelled(True, False, "boolean"), {"treatment": True, "reference": False}),
+    "labels as whole numbers": (labelled(1, 0, int), {"treatment": 1, "reference": 0}),
+    "labels as nullable whole numbers": (labelled(1, 0, "Int64"), {"treatment": 1, "reference": 0}),
+    "labels as numbers": (labelled(1.5, 0.5, float), {"treatment": 1.5, "reference": 0.5}),
+    "numbers named by text": (labelled(1, 0, int), {"treatment": "1", "reference": "0"}),
+    "categories with spaces": (labelled("IFN beta 10 U/ml", " "), {"treatment": "IFN beta 10 U/ml", "reference": " "}),
+    "categories in unicode": (labelled("β-IFN ☂", "対照"), {"treatment": "β-IFN ☂", "reference": "対照"}),
+    "a category named nan": (labelled("treated", "nan"), {"reference": "nan"}),
+    "a category named None": (labelled("None", "control"), {"treatment": "None"}),
+    "a category named -1": (labelled("treated", "-1"), {"reference": "-1"}),
+    "a category named rest": (labelled("treated", "rest"), {"reference": "rest"}),
+    "an empty name": (labelled("treated", ""), {"reference": ""}),
+    "an odd key": (renamed, {"condition_key": "Behandlung µ/ü.1"}),
+    "names that are numbers": (numbers_as_names, {}),
+    "double precision": (embedded(lambda x: x.astype(np.float64)), {}),
+    "half precision": (embedded(lambda x: x.astype(np.float16)), {}),
+    "bytes in the other order": (embedded(lambda x: x.astype(">f4")), {}),
+    "whole numbers": (embedded(lambda x: np.round(20.0 * x).astype(np.int16)), {}),
+    "unsigned whole numbers": (embedded(lambda x: np.round(20.0 * x + 200.0).astype(np.uint16)), {}),
+    "columns first": (embedded(np.asfortranarray), {}),
+    "every second column of another": (embedded(lambda x: np.repeat(x, 2, axis=1)[:, ::2]), {}),
+    "rows backwards in memory": (embedded(lambda x: x[::-1].copy()[::-1]), {}),
+    "read-only": (embedded(read_only), {}),
+    "a data frame": (embedded(lambda x: pd.DataFrame(x, index=[f"cell{k}" for k in range(len(x))])), {}),
+    "one dimension": (embedded(lambda x: x[:, :1]), {}),
+    "a constant column": (embedded(lambda x: np.c_[x, np.full(len(x), 7.0)]), {}),
+    "a column twice": (embedded(lambda x: np.c_[x, x[:, 0]]), {}),
+    "every cell twice": (embedded(lambda x: np.repeat(x[::2], 2, axis=0)), {}),
+    "huge numbers": (embedded(lambda x: 1e15 * x.astype(np.float64)), {}),
+    "tiny numbers": (embedded(lambda x: 1e-15 * x.astype(np.float64)), {}),
+    "far from the origin": (embedded(lambda x: x.astype(np.float64) + 1e6), {}),
+    "dimensions of different units": (embedded(lambda x: x * np.array([1e6, 1e-6])), {}),
+    "an outlier": (embedded(lambda x: np.r_[x[:-1], [[50.0, -50.0]]]), {}),
+    "no shrinkage to speak of": (lambda adata: None, {"train_kwargs": {**TRAINING, "early_stopping": True}}),
+}
+
+
+@pytest.mark.parametrize(("change", "kwargs"), WORKS.values(), ids=WORKS.keys())
+def test_odd_input_works_and_has_the_right_sign(change, kwargs):
+    adata = cells()
+    truth = adata.obs["true_log_ratio"].to_numpy()
+    change(adata)
+    compare(adata, **kwargs)
+    found = adata.obs["da_log_ratio"].to_numpy()
+    assert np.isfinite(found).all()
+    assert np.isfinite(adata.obs["da_std"]).all()
+    # Doubled cells have the truth of one of the two; what says nothing takes a little away.
+    assert np.corrcoef(found, truth)[0, 1] > 0.4
+
+
+def test_cells_without_a_label_get_no_score():
+    adata = cells()
+    adata.obs["condition"] = adata.obs["condition"].astype(object).where(np.arange(300) % 10 > 0, np.nan)
+    compare(adata)
+    np.testing.assert_array_equal(np.isnan(adata.obs["da_log_ratio"]), np.arange(300) % 10 == 0)
+
+
+def test_a_view_is_scored_and_its_parent_is_left_alone(unchanged):
+    parent = cells(600)
+    with unchanged(parent):
+        view = parent[::2]
+        with pytest.warns(ad.ImplicitModificationWarning, match="view"):
+            compare(view)
+    whole = parent[::2].copy()
+    compare(whole)
+    np.testing.assert_array_equal(view.obs["da_log_ratio"], whole.obs["da_log_ratio"])
+
+
+def test_a_backed_file_is_scored(tmp_path):
+    adata = ad.AnnData(X=np.zeros((300, 3), np.float32), obs=cells().obs, obsm={"X_pca": cells().obsm["X_pca"]})
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    compare(backed)
+    compare(adata)
+    np.testing.assert_array_equal(backed.obs["da_log_ratio"], adata.obs["da_log_ratio"])
+    backed.file.close()
+
+
+def test_one_treated_cell_in_a_thousand_does_not_shift_the_ratio():
+    adata = cells(6_000)
+    adata.obs["condition"] = np.where(np.arange(6_000) % 1_000 == 0, "treated", "control")
+    compare(adata, train_kwargs={**TRAINING, "early_stopping": True, "max_steps": 100})
+    # Not log(1 / 1000) = -7: the prior is divided out, and what 6 cells cannot show is shrunk.
+    assert np.isfinite(adata.obs["da_log_ratio"]).all()
+    assert abs(adata.obs["da_log_ratio"].median()) < 1.0
+
+
+def test_outliers_that_hide_the_other_cells_are_told():
+    adata = cells()
+    adata.obsm["X_pca"][-1] = 1e5, -1e5
+    with pytest.warns(UserWarning, match="far out make the scale"):
+        compare(adata)
+
+
+def user_column(adata: ad.AnnData) -> None:
+    adata.obs["da_std"] = 1.0
+
+
+def user_uns(adata: ad.AnnData) -> None:
+    adata.uns["da"] = {"my": "own"}
+
+
+def only(n_treated: int) -> Callable[[ad.AnnData], None]:
+    def change(adata: ad.AnnData) -> None:
+        labels = np.where(np.arange(adata.n_obs) < n_treated, "treated", "control")
+        adata.obs["condition"] = labels
+
+    return change
+
+
+def spoilt(value: float) -> Callable[[ad.AnnData], None]:
+    def change(adata: ad.AnnData) -> None:
+        adata.obsm["X_pca"][7, 0] = value
+
+    return change
+
+
+def training(**changes) -> dict:
+    return {"train_kwargs": {**TRAINING, **changes}}
+
+
+REFUSED = {
+    "a class with one cell": (only(1), {}, ValueError, "1 cells.*treated"),
+    "a class with no cell": (only(0), {}, ValueError, "treated.*control"),
+    "no cells": (lambda adata: adata._inplace_subset_obs(np.arange(0)), {}, ValueError, "X_pca|condition"),
+    "fewer cells than a training needs": (
+        lambda adata: adata._inplace_subset_obs(np.arange(6)),
+        {},
+        ValueError,
+        "cells",
+    ),
+    "NaN": (spoilt(np.nan), {}, ValueError, "X_pca.*cell7"),
+    "infinity": (spoilt(-np.inf), {}, ValueError, "X_pca.*cell7"),
+    "text": (embedded(lambda x: x.astype(str)), {}, TypeError, "X_pca.*real numbers"),
+    "objects": (embedded(lambda x: x.astype(object)), {}, TypeError, "X_pca.*real numbers"),
+    "dates": (embedded(lambda x: x.astype("datetime64[s]")), {}, TypeError, "X_pca.*real numbers"),
+    "a column of the user's": (user_column, {}, ValueError, "da_std.*key_added"),
+    "a record of the user's": (user_uns, {}, ValueError, "uns.*da.*key_added"),
+    "names twice": (lambda adata: setattr(adata, "obs_names", ["same"] * 300), {}, ValueError, "obs_names_make_unique"),
+    "an embedding that is not there": (lambda adata: None, {"use_rep": "X_umap"}, KeyError, "X_umap.*X_pca"),
+    "X as embedding": (lambda adata: None, {"use_rep": "X"}, KeyError, "'X'"),
+    "a treatment in another case": (
+        lambda adata: None,
+        {"treatment": "Treated"},
+        ValueError,
+        "Treated.*control.*treated",
+    ),
+    "no such method": (lambda adata: None, {"method": "fast"}, ValueError, "method.*fast"),
+    "folds as text": (lambda adata: None, {"n_folds": "five"}, (TypeError, ValueError), "n_folds|str"),
+    "more folds than cells": (lambda adata: None, {"n_folds": 500}, ValueError, "n_folds=500"),
+    "no members": (lambda adata: None, {"model_kwargs": {"n_members": 0}}, ValueError, "n_members"),
+    "a negative seed": (lambda adata: None, {"random_state": -1}, ValueError, "random_state.*-1"),
+    "a seed of text": (lambda adata: None, {"random_state": "one"}, (TypeError, ValueError), "random_state.*one"),
+    "negative steps": (lambda adata: None, training(max_steps=-5), ValueError, "max_steps.*-5"),
+    "no cells per batch": (lambda adata: None, training(batch_size=0), ValueError, "batch_size.*0"),
+    "a negative rate": (lambda adata: None, training(learning_rate=-1.0), ValueError, "learning_rate.*-1"),
+    "a negative decay": (lambda adata: None, training(weight_decay=-1.0), ValueError, "weight_decay.*-1"),
+    "all cells held out": (lambda adata: None, training(validation_size=1.0), ValueError, "validation_size.*1"),
+    "no such device": (lambda adata: None, training(accelerator="abacus"), ValueError, "abacus"),
+    "no such precision": (lambda adata: None, training(precision="8"), ValueError, "precision|8"),
+    "resumed from nowhere": (lambda adata: None, training(resume=True), ValueError, "checkpoint_dir"),
+}
+
+
+@pytest.mark.parametrize(("change", "kwargs", "error", "named"), REFUSED.values(), ids=REFUSED.keys())
+def test_input_that_makes_no_sense_is_refused_and_changes_nothing(change, kwargs, error, named, unchanged):
+    adata = cells()
+    change(adata)
+    with unchanged(adata), pytest.raises(error, match=named):
+        compare(adata, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def model() -> ScRatio:
+    adata = cells()
+    ScRatio.setup_anndata(adata, condition_keys=["condition"])
+    model = ScRatio(adata, **MODEL)
+    model.train(**TRAINING)
+    return model
+
+
+CONTRAST = {"numerator": {"condition": "treated"}, "denominator": {"condition": "control"}}
+
+QUESTIONS = {
+    "fewer dimensions": (embedded(lambda x: x[:, :1]), {}, ValueError, "X_pca.*1 dimensions.*2"),
+    "more dimensions": (embedded(lambda x: np.c_[x, x]), {}, ValueError, "X_pca.*4 dimensions.*2"),
+    "no embedding": (lambda adata: adata.obsm.pop("X_pca"), {}, KeyError, "X_pca"),
+    "NaN": (spoilt(np.nan), {}, ValueError, "X_pca.*cell7"),
+    "a label it never saw": (labelled("placebo", "control"), {}, ValueError, "condition.*placebo.*treated"),
+    "a key it does not know": (lambda a: None, {"numerator": {"drug": "x"}}, KeyError, "numerator.*drug.*condition"),
+    "a category it does not know": (lambda a: None, {"numerator": {"condition": "x"}}, ValueError, "numerator.*'x'"),
+    "a category of another type": (lambda a: None, {"numerator": {"condition": None}}, ValueError, "numerator.*None"),
+    "text in place of a dict": (lambda a: None, {"numerator": "treated"}, TypeError, "numerator.*dict"),
+    "no such method": (lambda a: None, {"method": "heads"}, ValueError, "method.*heads"),
+    "no such field": (lambda a: None, {"method": "ode", "field": "S3"}, ValueError, "field.*S3"),
+    "no such divergence": (lambda a: None, {"divergence": "gauss"}, ValueError, "divergence.*gauss"),
+    "negative steps": (lambda a: None, {"method": "ode", "n_steps": -4}, ValueError, "n_steps.*-4"),
+    "an empty batch": (lambda a: None, {"batch_size": 0}, ValueError, "batch_size.*0"),
+}
+
+
+@pytest.mark.parametrize(("change", "kwargs", "error", "named"), QUESTIONS.values(), ids=QUESTIONS.keys())
+def test_a_question_that_makes_no_sense_is_refused_and_changes_nothing(model, change, kwargs, error, named, unchanged):
+    adata = cells()
+    change(adata)
+    with unchanged(adata), pytest.raises(error, match=named):
+        model.log_ratio(adata, **{**CONTRAST, **kwargs})
+    with unchanged(adata), pytest.raises(error, match=named):
+        scratio.tl.log_ratio(adata, model, **{**CONTRAST, **kwargs})
+
+
+def test_labels_are_not_needed_to_be_scored(model):
+    adata = cells()
+    expected = model.log_ratio(adata, **CONTRAST)
+    del adata.obs["condition"]
+    np.testing.assert_array_equal(model.log_ratio(adata, **CONTRAST), expected)
+
+
+def test_the_order_of_cells_and_the_size_of_batches_do_not_matter(model):
+    adata = cells()
+    expected = model.log_ratio(adata, **CONTRAST)
+    order = np.random.default_rng(0).permutation(300)
+    np.testing.assert_allclose(model.log_ratio(adata[order], **CONTRAST), expected[order], atol=1e-6)
+    np.testing.assert_allclose(model.log_ratio(adata, **CONTRAST, batch_size=7), expected, atol=1e-6)
