@@ -332,6 +332,16 @@ def test_one_call_compares_cells_on_disk(kind, tmp_path, small_slabs):
     assert np.corrcoef(lazy.obs["da_log_ratio"], adata.obs["true_log_ratio"])[0, 1] > 0.5
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_copy_of_cells_on_disk_leaves_them_alone(kind, model, tmp_path):
+    lazy = on_disk(cells(), kind, tmp_path)
+    before = list(lazy.obs)
+    result = scratio.tl.log_ratio(lazy, model, **CONTRAST, copy=True)
+    assert list(lazy.obs) == before
+    assert not isinstance(result.obsm["X_pca"], np.ndarray)
+    np.testing.assert_allclose(result.obs["log_ratio"], model.log_ratio(cells(), **CONTRAST), atol=1e-6)
+
+
 def test_closed_forms_of_many_cells_are_fitted_to_a_sample(monkeypatch):
     from scratio.model import _selection
 

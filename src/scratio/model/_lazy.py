@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -50,14 +51,13 @@ def lazily(scorer: Scorer, x: Any, folds: np.ndarray | None, given: dict[str, Co
         _scored,
         x,
         *blocks,
-        scorer=dask.delayed(scorer, name=f"scratio-scorer-{id(scorer):x}", traverse=False),
+        scorer=dask.delayed(scorer, name=f"scratio-scorer-{uuid4().hex}", traverse=False),
         shared=shared,
         own=own,
         is_table=[bool(table.shape[1]) for table in tables],
         dtype=np.float64,
         chunks=(rows, (2,)),
         meta=np.empty((0, 2)),
-        name=None,
     )
     return values[:, 0], values[:, 1]
 

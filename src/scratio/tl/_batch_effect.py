@@ -12,7 +12,7 @@ from anndata import AnnData
 from scratio.model import OWN
 from scratio.model._check import check_categories, check_embedding, check_unique_names
 from scratio.tl._cross_fit import FitSettings, fit_model, score, supported, with_columns
-from scratio.tl._write import check_key_added, history_tables, record, training_of
+from scratio.tl._write import check_key_added, copied, history_tables, record, training_of
 
 
 def batch_effect(
@@ -117,7 +117,7 @@ def batch_effect(
         columns[f"{prefix}_support"] = supported(model, {batch_key: OWN, **fixed}, fixed)
         tables.append(_summary(name, values, used.obs, keys))
         training[name], history[name] = training_of(model), history_tables(model.history)
-    target = adata.copy() if copy else adata
+    target = copied(adata) if copy else adata
     with_columns(target, used.obs_names, columns)
     params = {"batch_key": batch_key, "label_key": label_key, "use_rep": embeddings, **vars(settings)}
     summary = pd.concat(tables, ignore_index=True)

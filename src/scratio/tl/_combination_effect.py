@@ -14,7 +14,7 @@ from scratio.model import ScRatio
 from scratio.model._check import check_categories, check_embedding, check_unique_names
 from scratio.stats import held_out_log_odds
 from scratio.tl._cross_fit import FitSettings, fit_model, score, supported, with_columns
-from scratio.tl._write import check_key_added, record
+from scratio.tl._write import check_key_added, copied, record
 
 Group = tuple[str, ...]
 """Category of each condition key."""
@@ -153,7 +153,7 @@ def combination_effect(
             column[cells] = found
             columns[f"{prefix}_{kind}"] = column
         rows.append(_summary(design, own.iloc[cells], *values[:3], np.asarray(used.obsm[use_rep])[cells], settings))
-    target = adata.copy() if copy else adata
+    target = copied(adata) if copy else adata
     with_columns(target, used.obs_names, columns)
     params = {
         "condition_keys": keys,

@@ -18,7 +18,7 @@ from scratio.model._check import check_numbers
 from scratio.stats import label_slope, stratified_folds
 from scratio.tl._cross_fit import FitSettings, fit_model, score
 from scratio.tl._question import Question, cells_of
-from scratio.tl._write import check_key_added, record
+from scratio.tl._write import check_key_added, copied, record
 
 SCRATIO, _FOLDS = "scratio", 51
 DEFAULT = (SCRATIO, "logistic", "boosting", "mlp", "qda", "knn")
@@ -123,7 +123,7 @@ def compare_methods(
         seconds = time.perf_counter() - start
         rows.append({"method": name, "seconds": seconds, **_measures(found[name], is_treatment, truth)})
         rows[-1]["out_of_fold"] = name not in peers.IN_SAMPLE
-    target = adata.copy() if copy else adata
+    target = copied(adata) if copy else adata
     target.obsm[key_added] = pd.DataFrame(found, index=used.obs_names).reindex(target.obs_names)
     params = {
         "condition_key": condition_key,

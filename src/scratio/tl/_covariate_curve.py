@@ -13,7 +13,7 @@ from scratio.model import ScRatio
 from scratio.model._check import check_categories, check_numbers
 from scratio.stats import mean_and_error
 from scratio.tl._cross_fit import score
-from scratio.tl._write import check_key_added, record
+from scratio.tl._write import check_key_added, copied, record
 
 N_VALUES = 21
 
@@ -105,7 +105,7 @@ def covariate_curve(
         ends = {**fixed, covariate_key: value}, {**fixed, covariate_key: reference}
         rows += _rows(model, adata, value, groups, ends, method)
     table = pd.DataFrame(rows).sort_values(["group", "value"], ignore_index=True)
-    target = adata.copy() if copy else adata
+    target = copied(adata) if copy else adata
     params = {
         "covariate_key": covariate_key,
         "reference": reference,

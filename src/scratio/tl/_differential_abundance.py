@@ -23,7 +23,7 @@ from scratio.tl._samples import (
     samples_of_all,
     samples_table,
 )
-from scratio.tl._write import check_key_added, drop_earlier, record
+from scratio.tl._write import check_key_added, copied, drop_earlier, record
 
 RESULTS, TESTED = ("log_ratio", "std", "typicality", "support"), ("pvalue", "qvalue")
 
@@ -166,7 +166,7 @@ def differential_abundance(
         tested, further["neighborhoods"] = _test(model, used, neighborhood, question, samples, settings)
         results, further["samples"] = {**results, **tested}, samples_table(samples)
 
-    target = adata.copy() if copy else adata
+    target = copied(adata) if copy else adata
     drop_earlier(target, key_added, [*RESULTS, *TESTED, "neighborhood", "region"])
     if samples:
         names = pd.Series(neighborhood.astype(str), index=used.obs_names, dtype="category")

@@ -12,7 +12,7 @@ from anndata import AnnData
 from scratio.model import ScRatio
 from scratio.model._check import check_categories, check_embedding
 from scratio.model._schema import ConditionDict
-from scratio.tl._write import check_key_added, record
+from scratio.tl._write import check_key_added, copied, record
 
 Decoder = str | np.ndarray | Callable[[np.ndarray], np.ndarray]
 BATCH, STEP = 1_024, 1e-2
@@ -102,7 +102,7 @@ def driver_genes(
         rows = np.flatnonzero(groups == group)
         means[group], errors[group] = _average(decode, x[rows], gradients[:, rows], share)
     table = pd.concat([_rows(adata, group, means[group], errors[group]) for group in means], ignore_index=True)
-    target = adata.copy() if copy else adata
+    target = copied(adata) if copy else adata
     target.varm[key_added] = pd.DataFrame(means, index=adata.var_names)
     params = {
         "numerator": numerator,

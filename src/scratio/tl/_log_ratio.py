@@ -12,7 +12,7 @@ from scratio.model import ScRatio
 from scratio.model._schema import ConditionDict
 from scratio.stats import is_supported
 from scratio.tl._score_file import check_out, scored_columns, write_result
-from scratio.tl._write import check_key_added, record
+from scratio.tl._write import check_key_added, copied, record
 
 
 def log_ratio(
@@ -112,7 +112,7 @@ def log_ratio(
     result = record(params)
     if path is not None:
         write_result(adata, path, columns, key_added, result)
-    target = adata.copy() if copy else adata
+    target = copied(adata) if copy else adata
     for name, values in columns.items():
         target.obs[name] = values
     target.uns[key_added] = result

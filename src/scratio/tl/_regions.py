@@ -13,7 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from scratio.model._check import check_embedding
 from scratio.stats import local_scale
-from scratio.tl._write import RESULT_MARK
+from scratio.tl._write import RESULT_MARK, copied
 
 N_NEIGHBORS, CONNECTED = 15, 0.05
 """Nearest cells of every cell; share of such pairs by which two neighbourhoods are connected."""
@@ -122,7 +122,7 @@ def regions(
         rows.append({"treatment": group, "region": name, "annotation_share": share, **row})
         rows[-1]["mean_log_ratio"] = float(obs.loc[inside, column].mean())
     found = pd.DataFrame(rows, columns=pd.Index(COLUMNS))
-    target = adata.copy() if copy else adata
+    target = copied(adata) if copy else adata
     target.obs[f"{key}_region"] = pd.Categorical(part.map(names).reindex(target.obs_names), list(names.values()))
     earlier = target.uns[key].get("regions")
     if earlier is not None:

@@ -9,7 +9,7 @@ from anndata import AnnData
 
 from scratio.model import FDRL, ScRatio
 from scratio.model._schema import ConditionDict
-from scratio.tl._write import check_key_added, record
+from scratio.tl._write import check_key_added, copied, record
 
 DISPLACEMENT = "displacement"
 
@@ -77,7 +77,7 @@ def translate(
     found = model.translate(adata, source=source, target=target, rows=rows, **kwargs)
     moved = np.full((adata.n_obs, found.shape[1]), np.nan)
     moved[rows] = found
-    result = adata.copy() if copy else adata
+    result = copied(adata) if copy else adata
     result.obsm[key] = moved
     result.obsm[moved_key] = moved - np.asarray(adata.obsm[model.obsm_key], dtype=np.float64)
     params = {"source": dict(source), "target": dict(target), "model": type(model).__name__, **kwargs}

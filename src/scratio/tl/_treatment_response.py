@@ -12,7 +12,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scratio.model import OWN, ScRatio
 from scratio.model._check import check_categories, check_embedding, check_unique_names
 from scratio.tl._cross_fit import FitSettings, fit_model, means_by_side, of_own, score, supported, with_columns
-from scratio.tl._write import check_key_added, record
+from scratio.tl._write import check_key_added, copied, record
 
 
 def treatment_response(
@@ -114,7 +114,7 @@ def treatment_response(
     check_key_added(adata, key_added, columns, obsm=columns[:1])
     model = fit_model(used, [donor_key, treatment_key], use_rep, settings)
     values, errors, support = _score_pairs(model, used, pairs, treatment_key, donor_key, str(reference), settings)
-    target = adata.copy() if copy else adata
+    target = copied(adata) if copy else adata
     labels = used.obs[treatment_key]
     untreated = values.columns[0] if values.shape[1] == 1 else None
     own = labels.where(labels != str(reference), untreated)

@@ -53,6 +53,20 @@ def check_key_added(
         raise ValueError(f"{', '.join(taken)} would be overwritten; choose another key_added")
 
 
+def copied(adata: AnnData) -> AnnData:
+    """Copy of cells; embeddings on disk, which nothing here writes to, are shared."""
+    on_disk = {key: value for key, value in adata.obsm.items() if not hasattr(value, "copy")}
+    if not on_disk:
+        return adata.copy()
+    names = ("X", "obs", "var", "uns", "varm", "layers", "raw", "obsp", "varp")
+    parts = {name: getattr(adata, name) for name in names}
+    in_memory = {key: value for key, value in adata.obsm.items() if key not in on_disk}
+    copy = AnnData(**parts, obsm=in_memory).copy()
+    for key, value in on_disk.items():
+        copy.obsm[key] = value
+    return copy
+
+
 def drop_earlier(adata: AnnData, key_added: str, names: Sequence[str]) -> None:
     """Remove columns of an earlier result of scratio's under the same key, which the new one may not have.
 
