@@ -51,7 +51,7 @@ def network_of(n_members: int, n_features: int = 2) -> PotentialNetwork:
 
 def fits_of(x: np.ndarray, codes: np.ndarray) -> dict:
     condition = Condition(torch.from_numpy(codes)[:, None], torch.zeros((len(codes), 0)))
-    return closed_forms(network_of(2), torch.from_numpy(x).float(), condition, 0)
+    return closed_forms(network_of(2), torch.from_numpy(x).float(), condition, codes, 0)
 
 
 HALVES = [

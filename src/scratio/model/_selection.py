@@ -60,7 +60,11 @@ Part = tuple[Tensor, Tensor, Tensor]
 
 
 def closed_forms(
-    network: PotentialNetwork, x: StandardisedCells, condition: Condition, strata: np.ndarray, random_state: int
+    network: PotentialNetwork,
+    x: Tensor | StandardisedCells,
+    condition: Condition,
+    strata: np.ndarray,
+    random_state: int,
 ) -> dict[str, Fit]:
     """Candidates in the order of their freedom; "none" is one more.
 
