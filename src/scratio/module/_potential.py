@@ -162,8 +162,8 @@ class PotentialNetwork(FlowNetwork):
         return found
 
     def _named(self, condition: Condition, weight: Tensor | None) -> NamedCombinations | None:
-        """The combinations that a condition names; None where it has numbers, or names so many that all are cheaper."""
-        if weight is None or not bool(condition.values.isnan().all()):
+        """The combinations that a condition names; None where numbers take part, or where all of them are cheaper."""
+        if weight is None or not condition.codes.shape[-1] or not bool(condition.values.isnan().all()):
             return None
         kinds, kind = torch.unique(condition.codes, dim=0, return_inverse=True)
         nothing = condition.values.new_full((len(kinds), condition.values.shape[-1]), torch.nan)
