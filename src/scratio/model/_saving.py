@@ -92,7 +92,8 @@ def read(path: str | Path, kind: str = DEFAULT_KIND) -> tuple[dict[str, Any], di
     if not weights.exists():
         raise FileNotFoundError(f"{folder} holds no scratio model: {weights.name} is missing")
     content = weights.read_bytes()
-    if description.get("weights_sha256", hashlib.sha256(content).hexdigest()) != hashlib.sha256(content).hexdigest():
+    digest = hashlib.sha256(content).hexdigest()
+    if description.get("weights_sha256", digest) != digest:
         raise ValueError(f"{weights} is not the file that was saved: it was changed or cut off; save the model again")
     try:
         return description, load(content)

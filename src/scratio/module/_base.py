@@ -27,6 +27,12 @@ class FlowWithDivergence(Flow):
 
     divergence: Tensor
 
+    @classmethod
+    def joined(cls, parts: Sequence[FlowWithDivergence]) -> FlowWithDivergence:
+        """Parts of the cells put together again."""
+        fields = ("velocity", "score", "divergence")
+        return cls(*(torch.cat([getattr(part, name) for part in parts], dim=1) for name in fields))
+
 
 class FlowNetwork(nn.Module, ABC):
     """Conditional flow with stacked members.

@@ -212,13 +212,11 @@ class PotentialNetwork(FlowNetwork):
                 )
                 for rows in (slice(start, start + step) for start in range(0, n, step))
             ]
-            return [_joined(part) for part in zip(*parts, strict=True)]
+            return [FlowWithDivergence.joined(part) for part in zip(*parts, strict=True)]
         queries = self._queries_and_all(conditions)
         features = self.classifier.derivatives(z, self.classifier_embedding(q)).scale(self._amplitude(q))
         base = self._base_derivatives(z, q)
-        *own, marginal = [
-            self._masked(base + self._compose_derivatives(features, query), query).log_sum_exp() for query in queries
-        ]
+        *own, marginal = [query.log_likelihood(base, features) for query in queries]
         output, trace = self._marginal_and_trace(z, self.marginal_embedding(q))
         flows = []
         for derivatives in own:
@@ -295,7 +293,7 @@ class PotentialNetwork(FlowNetwork):
         """At the smallest noise level: logits without the network, and what the network adds."""
         q = torch.full((1, 1, 1), self.path.q_end, dtype=x1.dtype, device=x1.device)
         z = torch.tanh(q) * x1
-        learnt = self._compose(self.classifier(z, self.classifier_embedding(q)), self._all())
+        learnt = self._all().logits(self.classifier(z, self.classifier_embedding(q)))
         return self._base(z, q), self.share * torch.tanh(q) * learnt
 
     def combinations_in(self, condition: Condition) -> Tensor:
@@ -319,7 +317,7 @@ class PotentialNetwork(FlowNetwork):
         return place_of(self.combinations, condition.codes)
 
     def _log_posterior(self, z: Tensor, q: Tensor, embedding: Tensor) -> Tensor:
-        learnt = self._compose(self.classifier(z, embedding), self._all())
+        learnt = self._all().logits(self.classifier(z, embedding))
         return (self._base(z, q) + self._amplitude(q) * learnt).log_softmax(-1)
 
     def _amplitude(self, q: Tensor) -> Tensor:
@@ -330,10 +328,7 @@ class PotentialNetwork(FlowNetwork):
         return self._summed(self._amplitude(q) * self.classifier(z, embedding), self._base(z, q), queries)
 
     def _summed(self, features: Tensor, base: Tensor, queries: Sequence[Query]) -> list[Tensor]:
-        return [
-            (base + self._compose(features, query) + query.outside).logsumexp(-1) - query.log_weight
-            for query in queries
-        ]
+        return [(base + query.logits(features) + query.outside).logsumexp(-1) - query.log_weight for query in queries]
 
     def _base(self, z: Tensor, q: Tensor) -> Tensor:
         if self.closed_form is None:
@@ -349,21 +344,6 @@ class PotentialNetwork(FlowNetwork):
         closed_form, mixing = self.closed_form.derivatives(z, q).scale(self.gate), self._mixing()
         closed_form = closed_form if mixing is None else closed_form.combine(mixing)
         return replace(closed_form, value=closed_form.value + log_weights)
-
-    def _compose(self, features: Tensor, query: Query) -> Tensor:
-        """Logits of the combinations from the outputs of the network."""
-        if query.weight is None:
-            return features
-        if query.weight.ndim == features.ndim:
-            return torch.bmm(features, query.weight.transpose(1, 2))
-        return torch.einsum("mncj,mnj->mnc", query.weight, features)
-
-    def _compose_derivatives(self, features: Derivatives, query: Query) -> Derivatives:
-        return features if query.weight is None else features.combine(query.weight)
-
-    @staticmethod
-    def _masked(logits: Derivatives, query: Query) -> Derivatives:
-        return replace(logits, value=logits.value + query.outside - query.log_weight[..., None])
 
     def _marginal_and_trace(self, z: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
         if self.marginal.has_closed_form_trace:
@@ -411,11 +391,3 @@ class PotentialNetwork(FlowNetwork):
         weight = self.basis(self.combinations.repeat(n, 1), values.to(self.dtype))
         weight = weight.unflatten(1, (n, n_combinations))
         return Query(weight.squeeze(1) if n == 1 else weight, outside, log_weight)
-
-
-def _joined(parts: Sequence[FlowWithDivergence]) -> FlowWithDivergence:
-    return FlowWithDivergence(
-        torch.cat([part.velocity for part in parts], dim=1),
-        torch.cat([part.score for part in parts], dim=1),
-        torch.cat([part.divergence for part in parts], dim=1),
-    )

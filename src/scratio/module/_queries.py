@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from scratio.module._derivatives import Derivatives
 
 
 @dataclass(frozen=True)
@@ -15,6 +17,19 @@ class Query:
     weight: Tensor | None
     outside: Tensor
     log_weight: Tensor
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Logits of the combinations from the outputs of the network."""
+        if self.weight is None:
+            return features
+        if self.weight.ndim == features.ndim:
+            return torch.bmm(features, self.weight.transpose(1, 2))
+        return torch.einsum("mncj,mnj->mnc", self.weight, features)
+
+    def log_likelihood(self, base: Derivatives, features: Derivatives) -> Derivatives:
+        """Log density with its derivatives from those of the logits without the network, and of its outputs."""
+        logits = base + (features if self.weight is None else features.combine(self.weight))
+        return replace(logits, value=logits.value + self.outside - self.log_weight[..., None]).log_sum_exp()
 
 
 @dataclass(frozen=True)
