@@ -305,9 +305,33 @@ def test_labels_are_not_needed_to_be_scored(model):
     np.testing.assert_array_equal(model.log_ratio(adata, **CONTRAST), expected)
 
 
+@pytest.mark.parametrize("method", ["head", "ode", "naive", "quadrature", "ito"])
+@pytest.mark.parametrize("distance", [1e6, 1e30, 1e150])
+def test_a_cell_however_far_out_has_a_finite_score_and_no_support(model, method, distance):
+    adata, far = cells()[:20].copy(), cells()[:20].copy()
+    far.obsm["X_pca"] = far.obsm["X_pca"].astype(np.float64)
+    far.obsm["X_pca"][7, 0] = distance
+    expected = model.log_ratio(adata, **CONTRAST, method=method)
+    scratio.tl.log_ratio(far, model, **CONTRAST, method=method)
+    others = np.delete(np.arange(20), 7)
+    assert np.isfinite(far.obs["log_ratio"].iloc[7])
+    assert not far.obs["log_ratio_support"].iloc[7]
+    if method not in ("ode", "naive"):  # the steps of the solver are the batch's
+        np.testing.assert_allclose(far.obs["log_ratio"].to_numpy()[others], expected[others], atol=1e-5)
+
+
 def test_the_order_of_cells_and_the_size_of_batches_do_not_matter(model):
     adata = cells()
     expected = model.log_ratio(adata, **CONTRAST)
     order = np.random.default_rng(0).permutation(300)
     np.testing.assert_allclose(model.log_ratio(adata[order], **CONTRAST), expected[order], atol=1e-6)
     np.testing.assert_allclose(model.log_ratio(adata, **CONTRAST, batch_size=7), expected, atol=1e-6)
+
+
+def test_a_model_without_cells_cannot_be_trained_and_says_how_to_get_one(model, tmp_path):
+    model.save(tmp_path / "model")
+    loaded = scratio.model.ScRatio.load(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"no cells to train on; make one with ScRatio\(adata\)"):
+        loaded.train(max_steps=5)
+    with pytest.raises(ValueError, match="loaded without cells: pass adata"):
+        loaded.log_ratio(**CONTRAST)

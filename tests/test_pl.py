@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from anndata import AnnData
-from matplotlib.collections import FillBetweenPolyCollection, PathCollection
+from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.colors import Normalize, to_hex, to_rgba
 
 import scratio
@@ -147,8 +147,8 @@ def test_a_result_of_zeros_can_be_shown(adata):
 # --- violin --------------------------------------------------------------------------------------------------------
 
 
-def violins(ax) -> list[FillBetweenPolyCollection]:
-    return [c for c in ax.collections if isinstance(c, FillBetweenPolyCollection)]
+def violins(ax) -> list[PolyCollection]:
+    return [c for c in ax.collections if isinstance(c, PolyCollection)]
 
 
 def test_violin_orders_the_groups_by_their_median(adata):

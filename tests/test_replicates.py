@@ -36,6 +36,22 @@ def test_every_choice_of_labels_is_tried_once():
     assert found.familywise_pvalue[0] == found.pvalue[0]
 
 
+def test_flips_that_are_drawn_estimate_the_p_values_of_all_flips():
+    differences = np.random.default_rng(1).normal(0.3, size=(12, 40))
+    every = compare_pairs(differences, np.random.default_rng(0), max_arrangements=2**12)
+    drawn = compare_pairs(differences, np.random.default_rng(0), max_arrangements=2_000)
+    assert (every.n_arrangements, drawn.n_arrangements) == (2**12, 2_000)
+    np.testing.assert_array_equal(drawn.effect, every.effect)
+    error = np.sqrt(every.pvalue * (1.0 - every.pvalue) / 2_000) + 1 / 2_000
+    assert np.all(np.abs(drawn.pvalue - every.pvalue) < 4.5 * error)
+    assert drawn.pvalue.min() >= 1 / 2_000  # the observed signs are one of them
+
+
+def test_one_pair_is_refused():
+    with pytest.raises(ValueError, match="at least 2 pairs, got 1"):
+        compare_pairs(np.ones((1, 3)), np.random.default_rng(0))
+
+
 def test_every_flip_of_signs_is_tried_once():
     differences = np.random.default_rng(0).normal(0.5, size=(5, 1))
     found = compare_pairs(differences, np.random.default_rng(0))

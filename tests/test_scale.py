@@ -453,7 +453,7 @@ def test_a_scoring_goes_on_where_it_was_stopped(model, tmp_path, monkeypatch):
     original, scored = ScRatio.log_ratio, []
 
     def counted(self, *args, rows=None, **kwargs):
-        if len(scored) == 2:
+        if len(scored) == 3:
             scored.append("cut")
             raise KeyboardInterrupt
         scored.append(rows)
@@ -468,7 +468,7 @@ def test_a_scoring_goes_on_where_it_was_stopped(model, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="another question"):
         scratio.tl.log_ratio(adata, model, numerator={}, denominator={"condition": "control"}, out=out)
     scratio.tl.log_ratio(adata, model, **CONTRAST, out=out)
-    assert scored == [slice(0, 100), slice(100, 200), "cut", slice(200, 300), slice(300, 333)]
+    assert scored == [slice(0, 1), slice(0, 100), slice(100, 200), "cut", slice(200, 300), slice(300, 333)]
     np.testing.assert_allclose(ad.read_h5ad(out).obs["log_ratio"], original(model, adata, **CONTRAST), atol=1e-6)
 
 
@@ -487,6 +487,15 @@ def test_a_result_that_cannot_be_written_is_refused_before_anything_is_scored(ou
     with pytest.raises(error, match=message):
         scratio.tl.log_ratio(adata, model, **CONTRAST, out=tmp_path / out)
     assert list(adata.obs) == before
+
+
+def test_a_question_that_makes_no_sense_leaves_nothing_behind_that_would_refuse_the_next(model, tmp_path):
+    adata, out = cells(50), tmp_path / "scores.h5ad"
+    with pytest.raises(ValueError, match="treatd"):
+        scratio.tl.log_ratio(adata, model, numerator={"condition": "treatd"}, denominator={}, out=out)
+    assert list(tmp_path.iterdir()) == []
+    scratio.tl.log_ratio(adata, model, **CONTRAST, out=out)
+    assert out.exists()
 
 
 SCRIPT = """

@@ -146,6 +146,22 @@ def test_the_heat_map_shows_the_matrix(result):
     plt.close("all")
 
 
+def test_three_treatments_have_a_tree_of_their_own(result):
+    adata = result.copy()
+    response = adata.uns["response"]
+    response["matrix"] = response["matrix"].assign(c=[2.0, 4.0, 6.0])
+    # a and c join at height 1, then b at height 3.
+    linkage = np.array([[0.0, 2.0, 1.0, 2.0], [1.0, 3.0, 3.0, 3.0]])
+    response["trees"] = {"treatments": {"linkage": linkage, "order": np.array([1, 0, 2])}}
+    ax = scratio.pl.treatment_response(adata)
+    (top,) = ax.child_axes
+    heights = sorted(max(line.get_ydata()) for line in top.lines)
+    assert heights == [1.0, 3.0]
+    assert top.get_xlim() == (0.0, 3.0)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["b", "a", "c"]
+    plt.close("all")
+
+
 def test_without_clusters_the_order_is_that_of_the_table(result):
     ax = scratio.pl.treatment_response(result, cluster=False)
     assert [label.get_text() for label in ax.get_yticklabels()] == ["d0", "d1", "d2"]

@@ -3,8 +3,9 @@
 from importlib.metadata import version
 
 from scratio import datasets, io, model, peers, pl, tl
+from scratio._settings import settings
 from scratio.model import OWN, Rest
 
 __version__ = version("scratio")
 
-__all__ = ["OWN", "Rest", "__version__", "datasets", "io", "model", "peers", "pl", "tl"]
+__all__ = ["OWN", "Rest", "__version__", "datasets", "io", "model", "peers", "pl", "settings", "tl"]

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from anndata import AnnData
 from scvi.data import AnnDataManager
 from scvi.data.fields import CategoricalObsField, NumericalObsField, ObsmField
 from scvi.model.base import BaseModelClass
 
-__all__ = ["AnnDataManager", "BaseModelClass", "CategoricalObsField", "NumericalObsField", "ObsmField"]
+__all__ = ["AnnDataManager", "BaseModelClass", "CategoricalObsField", "NumericalObsField", "ObsmField", "mrvi_of"]
+
+
+def mrvi_of(adata: AnnData, sample_key: str) -> Any:
+    """MrVI's model of counts, on torch: a class of its own in scvi-tools 1.4, the only one from 1.5 on."""
+    import scvi.external  # imports much that nothing else needs
+
+    model = getattr(scvi.external, "TorchMRVI", None) or scvi.external.MRVI
+    model.setup_anndata(adata, sample_key=sample_key)
+    return model(adata)

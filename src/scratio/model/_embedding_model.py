@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from anndata import AnnData
 from torch import Tensor
 
 from scratio._blocks import moments, take_rows
 from scratio._compat import AnnDataManager, BaseModelClass, CategoricalObsField, NumericalObsField, ObsmField
 from scratio._quiet import quiet
+from scratio._summary import Summary
+from scratio.model import _saving
 from scratio.model._check import check_categories, check_numbers, check_source
 from scratio.model._schema import ConditionSchema
 from scratio.stats import local_scale
 from scratio.train import StandardisedCells
 
 EMBEDDING = "embedding"
+MOST_NAMES = 8
+"""Categories of a key up to which a summary names them."""
 SPREAD_CELLS, NARROW = 5_000, 0.1
 """Cells that the spread is looked at in, and the spread in units of the scale below which outliers have made the scale;
 it is 3.3 for a Gaussian."""
@@ -162,6 +168,49 @@ class EmbeddingModel(BaseModelClass):
                 stacklevel=3,
             )
 
+    def summary(self) -> Summary:
+        """What the model is of and what its training chose.
+
+        Returns
+        -------
+        Summary, which prints itself as text or, in a notebook, as HTML.
+        """
+        keys = {**self.schema.categories, **dict.fromkeys(self.schema.continuous, ["a number"])}
+        shown = {
+            name: f"{len(values)} categories" if len(values) > MOST_NAMES else ", ".join(values)
+            for name, values in keys.items()
+        }
+        cells = "none attached" if self.adata is None else str(self.adata.n_obs)
+        facts = {"embedding": f"obsm[{self.obsm_key!r}], {len(self.location)} dimensions", "cells": cells}
+        facts |= {f"condition {name}": values for name, values in shown.items()}
+        facts["trained"] = "no; call train()"
+        if self.is_trained_:
+            chosen = {name: value for name, value in self.training_.items() if isinstance(value, int | float | str)}
+            facts["trained"] = ", ".join(f"{name} {_short(value)}" for name, value in chosen.items())
+            last = {name: frame.iloc[-1].mean() for name, frame in (self.history_ or {}).items() if len(frame)}
+            facts["losses at the end"] = ", ".join(f"{name} {_short(value)}" for name, value in last.items())
+        return Summary(type(self).__name__, facts)
+
+    def __repr__(self) -> str:
+        return str(self.summary())
+
+    def _repr_html_(self) -> str:
+        return self.summary()._repr_html_()
+
+    def fingerprint(self) -> str:
+        """Hash of the weights, which tells this model from every other.
+
+        Returns
+        -------
+        64 hexadecimal digits.
+        """
+        return hashlib.sha256(_saving.serialised(self._weights())).hexdigest()
+
+    def _weights(self) -> dict[str, Tensor]:
+        """Tensors that results depend on."""
+        tensors = {f"network.{name}": value for name, value in self.module.state_dict().items()}
+        return tensors | {"location": torch.from_numpy(self.location), "scale": torch.from_numpy(self.scale)}
+
     def _restore(self, description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         """Take over what every saved model has, before the networks are made."""
         self.schema, self.obsm_key = ConditionSchema.from_dict(description["schema"]), description["obsm_key"]
@@ -195,6 +244,10 @@ def _check_setup(
     if compares and max(n_different, default=0) < 2:
         found = {key: sorted(adata.obs[key].astype(str).unique()) for key in keys}
         raise ValueError(f"nothing to compare: no key has two different values; found: {found}")
+
+
+def _short(value: float | str) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def to_plain(frame: pd.DataFrame) -> dict[str, list]:

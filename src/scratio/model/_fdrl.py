@@ -244,11 +244,11 @@ class FDRL(FDRLQueryMixin, EmbeddingModel):
             "training": self.training_,
             "history": {name: to_plain(frame) for name, frame in (self.history_ or {}).items()},
         }
-        tensors = {f"network.{name}": value for name, value in self.module.state_dict().items()}
-        if self.prior is not None:
-            tensors.update({f"prior.{name}": value for name, value in self.prior.state_dict().items()})
-        tensors["location"], tensors["scale"] = torch.from_numpy(self.location), torch.from_numpy(self.scale)
-        _saving.write(dir_path, description, tensors, overwrite=overwrite)
+        _saving.write(dir_path, description, self._weights(), overwrite=overwrite)
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        prior = {} if self.prior is None else self.prior.state_dict()
+        return super()._weights() | {f"prior.{name}": value for name, value in prior.items()}
 
     @classmethod
     def load(cls, dir_path: str | Path, adata: AnnData | None = None) -> FDRL:

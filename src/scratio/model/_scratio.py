@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -206,20 +205,6 @@ class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
             if _saving.fingerprint(adata.obs_names) == description["cells"]:
                 model.folds = tensors["folds"].numpy()
         return model
-
-    def fingerprint(self) -> str:
-        """Hash of the weights, which tells this model from every other.
-
-        Returns
-        -------
-        64 hexadecimal digits.
-        """
-        return hashlib.sha256(_saving.serialised(self._weights())).hexdigest()
-
-    def _weights(self) -> dict[str, torch.Tensor]:
-        """Tensors that scores depend on."""
-        tensors = {f"network.{name}": value for name, value in self.module.state_dict().items()}
-        return tensors | {"location": torch.from_numpy(self.location), "scale": torch.from_numpy(self.scale)}
 
     def _closed_form_shape(self) -> tuple[int, int] | None:
         closed_form = self.module.closed_form if isinstance(self.module, PotentialNetwork) else None

@@ -15,6 +15,8 @@ from anndata import AnnData
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
+from scratio._compat import mrvi_of
+
 INSTALL = {
     "meld": "pip install --no-deps meld graphtools pygsp scprep tasklogger (its own pins exclude current pandas)",
     "pertpy": "pip install pertpy pydeseq2",
@@ -152,13 +154,10 @@ def mrvi(
     ValueError
         If there are cells of one condition alone.
     """
-    import scvi
-
     _both(is_treatment)
     obs = pd.DataFrame({"sample": np.asarray(samples).astype(str), "group": np.where(is_treatment, "num", "den")})
     adata = AnnData(counts, obs=obs.set_index(obs.index.map("cell{}".format)))
-    scvi.external.MRVI.setup_anndata(adata, sample_key="sample", backend="torch")
-    model = scvi.external.MRVI(adata)
+    model = mrvi_of(adata, "sample")
     model.train(max_epochs=max_epochs, **kwargs)
     found = model.differential_abundance(sample_cov_keys=["group"])["group_log_probs"]
     return np.asarray(found.sel(group="num") - found.sel(group="den"), dtype=np.float64)

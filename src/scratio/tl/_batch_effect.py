@@ -12,7 +12,8 @@ from anndata import AnnData
 from scratio.model import OWN
 from scratio.model._check import check_categories, check_embedding, check_unique_names
 from scratio.tl._cross_fit import FitSettings, fit_model, score, supported, with_columns
-from scratio.tl._write import check_key_added, copied, history_tables, record, training_of
+from scratio.tl._fingerprint import data_fingerprint
+from scratio.tl._write import check_key_added, copied, finish, history_tables, record, training_of
 
 
 def batch_effect(
@@ -121,8 +122,15 @@ def batch_effect(
     with_columns(target, used.obs_names, columns)
     params = {"batch_key": batch_key, "label_key": label_key, "use_rep": embeddings, **vars(settings)}
     summary = pd.concat(tables, ignore_index=True)
-    target.uns[key_added] = record(params, summary=summary, training=training, history=history)
-    return target if copy else None
+    result = record(
+        "batch_effect",
+        params,
+        data_fingerprint(used, embeddings, keys),
+        summary=summary,
+        training=training,
+        history=history,
+    )
+    return finish(target, key_added, result, copy)
 
 
 def _cells(adata: AnnData, keys: list[str], embeddings: list[str], n_folds: int) -> AnnData:

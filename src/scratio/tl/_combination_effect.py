@@ -14,7 +14,8 @@ from scratio.model import ScRatio
 from scratio.model._check import check_categories, check_embedding, check_unique_names
 from scratio.stats import held_out_log_odds
 from scratio.tl._cross_fit import FitSettings, fit_model, score, supported, with_columns
-from scratio.tl._write import check_key_added, copied, record
+from scratio.tl._fingerprint import data_fingerprint
+from scratio.tl._write import check_key_added, copied, finish, record
 
 Group = tuple[str, ...]
 """Category of each condition key."""
@@ -162,8 +163,9 @@ def combination_effect(
         "use_rep": use_rep,
         **vars(settings),
     }
-    target.uns[key_added] = record(params, model, summary=pd.DataFrame(rows))
-    return target if copy else None
+    data = data_fingerprint(used, use_rep, keys)
+    result = record("combination_effect", params, data, model, summary=pd.DataFrame(rows))
+    return finish(target, key_added, result, copy)
 
 
 def _designs(keys: list[str], combination: Any, reference: Any) -> list[Design]:

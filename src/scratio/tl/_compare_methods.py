@@ -17,8 +17,9 @@ from scratio._seed import child_seed
 from scratio.model._check import check_numbers
 from scratio.stats import label_slope, stratified_folds
 from scratio.tl._cross_fit import FitSettings, fit_model, score
+from scratio.tl._fingerprint import data_fingerprint
 from scratio.tl._question import Question, cells_of
-from scratio.tl._write import check_key_added, copied, record
+from scratio.tl._write import check_key_added, copied, finish, record
 
 SCRATIO, _FOLDS = "scratio", 51
 DEFAULT = (SCRATIO, "logistic", "boosting", "mlp", "qda", "knn")
@@ -135,8 +136,9 @@ def compare_methods(
         "random_state": random_state,
         "method_kwargs": kwargs,
     }
-    target.uns[key_added] = record(params, table=pd.DataFrame(rows))
-    return target if copy else None
+    data = data_fingerprint(used, use_rep, [condition_key])
+    result = record("compare_methods", params, data, table=pd.DataFrame(rows))
+    return finish(target, key_added, result, copy)
 
 
 def _checked(

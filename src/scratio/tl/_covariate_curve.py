@@ -13,7 +13,8 @@ from scratio.model import ScRatio
 from scratio.model._check import check_categories, check_numbers
 from scratio.stats import mean_and_error
 from scratio.tl._cross_fit import score
-from scratio.tl._write import check_key_added, copied, record
+from scratio.tl._fingerprint import scored_fingerprint
+from scratio.tl._write import check_key_added, copied, finish, record
 
 N_VALUES = 21
 
@@ -113,8 +114,8 @@ def covariate_curve(
         "fixed": fixed,
         "method": method,
     }
-    target.uns[key_added] = record(params, table=table)
-    return target if copy else None
+    result = record("covariate_curve", params, scored_fingerprint(adata, model), table=table)
+    return finish(target, key_added, result, copy)
 
 
 def _check_covariate(model: ScRatio, covariate_key: str, fixed: Mapping[str, Any]) -> None:

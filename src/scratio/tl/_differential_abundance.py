@@ -14,6 +14,7 @@ from scratio.model import ScRatio
 from scratio.stats import is_supported
 from scratio.tl._cross_fit import FitSettings, fit_model, means_by_side, of_own, score, with_columns
 from scratio.tl._diagnostics import diagnose
+from scratio.tl._fingerprint import data_fingerprint
 from scratio.tl._question import Question, Tables, cells_of
 from scratio.tl._samples import (
     Samples,
@@ -23,7 +24,7 @@ from scratio.tl._samples import (
     samples_of_all,
     samples_table,
 )
-from scratio.tl._write import check_key_added, copied, drop_earlier, record
+from scratio.tl._write import check_key_added, copied, drop_earlier, finish, record
 
 RESULTS, TESTED = ("log_ratio", "std", "typicality", "support"), ("pvalue", "qvalue")
 
@@ -104,8 +105,9 @@ def differential_abundance(
         category. Nothing else happens to such cells.
     ``obs[key_added + "_pvalue"]``, ``obs[key_added + "_qvalue"]``
         With ``sample_key``: two-sided p-value of the cell's neighbourhood, and its false discovery rate, that is the
-        expected share of cells called wrongly if all cells of this q-value or less are called. NaN with fewer than 4
-        samples of each condition. :func:`scratio.tl.regions` joins what is significant and names it.
+        expected share of cells called wrongly if all cells of this q-value or less are called. The q-value is NaN with
+        fewer than 4 samples of each condition; four pairs give no p-value below 1/8.
+        :func:`scratio.tl.regions` joins what is significant and names it.
     ``obs[key_added + "_neighborhood"]``
         With ``sample_key``: the cell's neighbourhood, of about 50 similar cells.
     ``obsm[key_added + "_log_ratio"]``, ``..._std``, ``..._support``
@@ -181,8 +183,10 @@ def differential_abundance(
         "sample_key": sample_key,
         **vars(settings),
     }
-    target.uns[key_added] = record(params, model, **further)
-    return target if copy else None
+    keys = [condition_key, *covariate_keys, *([] if sample_key is None else [sample_key])]
+    data = data_fingerprint(used, use_rep, keys)
+    result = record("differential_abundance", params, data, model, **further)
+    return finish(target, key_added, result, copy)
 
 
 def _score(model: ScRatio, used: AnnData, question: Question, settings: FitSettings) -> Tables:

@@ -12,7 +12,8 @@ from anndata import AnnData
 from scratio.model import ScRatio
 from scratio.model._check import check_categories, check_embedding
 from scratio.model._schema import ConditionDict
-from scratio.tl._write import check_key_added, copied, record
+from scratio.tl._fingerprint import scored_fingerprint
+from scratio.tl._write import check_key_added, copied, finish, record
 
 Decoder = str | np.ndarray | Callable[[np.ndarray], np.ndarray]
 BATCH, STEP = 1_024, 1e-2
@@ -111,8 +112,8 @@ def driver_genes(
         "decoder": decoder if isinstance(decoder, str) else type(decoder).__name__,
         "noise_level": noise_level,
     }
-    target.uns[key_added] = record(params, table=table)
-    return target if copy else None
+    result = record("driver_genes", params, scored_fingerprint(adata, model), table=table)
+    return finish(target, key_added, result, copy)
 
 
 Decode = Callable[[np.ndarray, np.ndarray], np.ndarray]

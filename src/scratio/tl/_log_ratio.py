@@ -11,8 +11,9 @@ from anndata import AnnData
 from scratio.model import ScRatio
 from scratio.model._schema import ConditionDict
 from scratio.stats import is_supported
+from scratio.tl._fingerprint import scored_fingerprint
 from scratio.tl._score_file import check_out, scored_columns, write_result
-from scratio.tl._write import check_key_added, copied, record
+from scratio.tl._write import check_key_added, copied, finish, record
 
 
 def log_ratio(
@@ -109,11 +110,10 @@ def log_ratio(
         columns = score(None, progress_bar)
     else:
         columns = scored_columns(adata, model, path, params, score, progress_bar)
-    result = record(params)
+    result = record("log_ratio", params, scored_fingerprint(adata, model))
     if path is not None:
         write_result(adata, path, columns, key_added, result)
     target = copied(adata) if copy else adata
     for name, values in columns.items():
         target.obs[name] = values
-    target.uns[key_added] = result
-    return target if copy else None
+    return finish(target, key_added, result, copy)

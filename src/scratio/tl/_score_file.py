@@ -71,6 +71,8 @@ def scored_columns(
         If the folder holds the chunks of another question, other cells or another model.
     """
     folder = partial_folder(out)
+    if not folder.exists():
+        score(slice(0, 1))  # a question that makes no sense is refused before anything is written
     identity = {"question": question, "model": model.fingerprint(), "cells": _cells(adata, model), "chunk": CHUNK}
     asked = json.dumps(identity, indent=1, default=repr)
     if (folder / _QUESTION).exists() and (folder / _QUESTION).read_text(encoding="utf-8") != asked:

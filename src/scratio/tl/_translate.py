@@ -9,7 +9,8 @@ from anndata import AnnData
 
 from scratio.model import FDRL, ScRatio
 from scratio.model._schema import ConditionDict
-from scratio.tl._write import check_key_added, copied, record
+from scratio.tl._fingerprint import scored_fingerprint
+from scratio.tl._write import check_key_added, copied, finish, record
 
 DISPLACEMENT = "displacement"
 
@@ -81,5 +82,4 @@ def translate(
     result.obsm[key] = moved
     result.obsm[moved_key] = moved - np.asarray(adata.obsm[model.obsm_key], dtype=np.float64)
     params = {"source": dict(source), "target": dict(target), "model": type(model).__name__, **kwargs}
-    result.uns[key] = record(params)
-    return result if copy else None
+    return finish(result, key, record("translate", params, scored_fingerprint(adata, model)), copy)

@@ -12,7 +12,8 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scratio.model import OWN, ScRatio
 from scratio.model._check import check_categories, check_embedding, check_unique_names
 from scratio.tl._cross_fit import FitSettings, fit_model, means_by_side, of_own, score, supported, with_columns
-from scratio.tl._write import check_key_added, copied, record
+from scratio.tl._fingerprint import data_fingerprint
+from scratio.tl._write import check_key_added, copied, finish, record
 
 
 def treatment_response(
@@ -133,8 +134,9 @@ def treatment_response(
         **vars(settings),
     }
     trees = {side: tree for side, tree in trees.items() if tree is not None}
-    target.uns[key_added] = record(params, model, table=table, matrix=matrix, trees=trees)
-    return target if copy else None
+    data = data_fingerprint(used, use_rep, [donor_key, treatment_key])
+    result = record("treatment_response", params, data, model, table=table, matrix=matrix, trees=trees)
+    return finish(target, key_added, result, copy)
 
 
 def _tree(values: np.ndarray) -> dict[str, np.ndarray] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -13,6 +14,8 @@ from anndata import AnnData
 
 from scratio.model import ScRatio
 
+logger = logging.getLogger(__name__)
+
 RESULT_MARK = "scratio"
 
 
@@ -22,10 +25,28 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
-def record(params: Mapping[str, Any], model: ScRatio | None = None, **contents: Any) -> dict[str, Any]:
-    """What goes to ``uns``: versions, parameters, the training of a model that was fitted for it, and more."""
+def record(
+    analysis: str,
+    params: Mapping[str, Any],
+    data: Mapping[str, Any],
+    model: ScRatio | None = None,
+    **contents: Any,
+) -> dict[str, Any]:
+    """What goes to ``uns``: function, versions, parameters, hashes of the data, the training of its model, and more."""
     trained = {"training": training_of(model), "history": history_tables(model.history)} if model is not None else {}
-    return {RESULT_MARK: versions(), "params": storable(params), **trained, **contents}
+    made = {RESULT_MARK: versions(), "analysis": analysis, "params": storable(params), "data": dict(data)}
+    return {**made, **trained, **contents}
+
+
+def finish(target: AnnData, key_added: str, result: Mapping[str, Any], copy: bool) -> AnnData | None:
+    """Last step of an analysis: its record goes to ``uns``, and what was added is logged."""
+    target.uns[key_added] = result
+    added = [f"uns[{key_added!r}]"]
+    for name in ("obs", "obsm", "varm"):
+        keys = [str(key) for key in getattr(target, name) if key == key_added or str(key).startswith(f"{key_added}_")]
+        added += [f"{name}[{key!r}]" for key in keys]
+    logger.info("%s: wrote %s", result["analysis"], ", ".join(added))
+    return target if copy else None
 
 
 def training_of(model: ScRatio) -> dict[str, Any]:

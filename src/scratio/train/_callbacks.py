@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +15,11 @@ from tqdm.auto import tqdm
 
 from scratio.module import FlowNetwork
 from scratio.train._config import TrainConfig
+
+logger = logging.getLogger(__name__)
+
+WARM_UP, TIMED = 5, 20
+"""Steps that are not timed, and steps that are."""
 
 SIGNIFICANT = 2.0
 """Standard errors by which one loss must exceed another to be taken as higher."""
@@ -187,6 +194,32 @@ def paired_difference(losses: Tensor, reference: Tensor) -> tuple[float, float]:
     """Mean difference of two losses of the same cells, and its standard error."""
     difference = losses - reference
     return float(difference.mean()), float(difference.std() / math.sqrt(len(difference)))
+
+
+class TimeEstimate(pl.Callback):
+    """Log, after the first few steps, how long the training will take at most."""
+
+    def __init__(self, max_steps: int, description: str) -> None:
+        super().__init__()
+        self.max_steps, self.description = max_steps, description
+        self.first, self.start = 0, 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, plan: Any) -> None:
+        """Remember where a resumed training begins."""
+        self.first = trainer.global_step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, plan: Any, *args) -> None:
+        """Measure between two steps; the first ones set things up."""
+        done = trainer.global_step - self.first
+        if done == WARM_UP:
+            self.start = time.perf_counter()
+        elif done == WARM_UP + TIMED and trainer.is_global_zero:
+            seconds = (time.perf_counter() - self.start) / TIMED
+            minutes, rest = divmod(round(seconds * (self.max_steps - self.first)), 60)
+            message = (
+                "%s: %.3g s per step, so %d min %d s for all %d steps; it ends earlier where nothing is left to gain"
+            )
+            logger.info(message, self.description, seconds, minutes, rest, self.max_steps)
 
 
 class StepProgressBar(pl.Callback):

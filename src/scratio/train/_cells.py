@@ -10,6 +10,9 @@ from torch import Tensor
 
 from scratio._blocks import is_in_memory, take_rows
 
+FARTHEST = 1e15
+"""Standardised coordinate beyond which squares and their sums would overflow in single precision."""
+
 
 class StandardisedCells:
     """Embedding, centred and scaled row by row as it is asked for.
@@ -43,5 +46,5 @@ class StandardisedCells:
         return is_in_memory(self.source)
 
     def standardise(self, cells: np.ndarray) -> Tensor:
-        """Standardised cells in single precision."""
-        return torch.from_numpy(((cells - self.location) / self.scale).astype(np.float32))
+        """Standardised cells in single precision; what lies farther out than `FARTHEST` counts as lying there."""
+        return torch.from_numpy(np.clip((cells - self.location) / self.scale, -FARTHEST, FARTHEST).astype(np.float32))

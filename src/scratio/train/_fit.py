@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scratio._quiet import quiet
 from scratio.module import FlowNetwork
-from scratio.train._callbacks import BestWeights, StepProgressBar
+from scratio.train._callbacks import BestWeights, StepProgressBar, TimeEstimate
 from scratio.train._checkpoint import AtomicCheckpoints, identity
 from scratio.train._config import TrainConfig
 from scratio.train._data import CellDataModule
@@ -67,7 +67,7 @@ def fit(
     network.train()
     plan = FlowTrainingPlan(network, config)
     best = BestWeights(config.patience, config.early_stopping)
-    callbacks: list[pl.Callback] = [best]
+    callbacks: list[pl.Callback] = [best, TimeEstimate(config.max_steps, description)]
     if progress_bar:
         callbacks.append(StepProgressBar(config.max_steps, best, description))
     run(plan, data, config, callbacks, checkpoint_dir=checkpoint_dir, resume=resume, **trainer_kwargs)

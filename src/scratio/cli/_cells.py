@@ -1,0 +1,232 @@
+"""Reading the part of an ``.h5ad`` file that an analysis needs, and adding results to a copy of the file."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from anndata.io import read_elem, write_elem
+
+from scratio._atomic import atomic
+from scratio.cli._session import RefusedError, message
+
+UMAP = "X_umap"
+CURRENT = "0.2.0"
+"""Version of the encoding of tables to which columns can be added; older ones are written anew."""
+
+
+@dataclass(frozen=True)
+class CellFile:
+    """An open ``.h5ad`` file.
+
+    Parameters
+    ----------
+    path
+        Its name.
+    file
+        The same, open.
+    """
+
+    path: Path
+    file: h5py.File
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of ``obs``."""
+        return [str(name) for name in self.file["obs"].attrs["column-order"]]
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        obs = self.file["obs"]
+        return int(obs[obs.attrs["_index"]].shape[0])
+
+    def check(self, *, obs: Iterable[str], obsm: Iterable[str]) -> None:
+        """Refuse a file without these columns and embeddings, or without cells.
+
+        Raises
+        ------
+        RefusedError
+            If a key is missing; the message lists those there are.
+        """
+        if self.n_cells == 0:
+            raise RefusedError(f"{self.path} holds no cells")
+        for name, wanted, found in (("obs", obs, self.columns), ("obsm", obsm, sorted(self.file["obsm"]))):
+            for key in wanted:
+                if key not in found:
+                    raise RefusedError(f"{self.path}: {name} has no key {key!r}; found: {found}")
+
+    def basis(self, asked: str | None, use_rep: str) -> str:
+        """Key in ``obsm`` of the coordinates of a figure.
+
+        Parameters
+        ----------
+        asked
+            What was asked for, if anything.
+        use_rep
+            Embedding of the analysis.
+
+        Raises
+        ------
+        RefusedError
+            If there are no such coordinates, or none with two dimensions.
+        """
+        key = asked or (UMAP if UMAP in self.file["obsm"] else use_rep)
+        self.check(obs=[], obsm=[key])
+        if self._width(key) < 2:
+            raise RefusedError(
+                f"{self.path}: obsm[{key!r}] has fewer than two dimensions to draw; name others with --basis"
+            )
+        return key
+
+    def coordinates(self, key: str) -> np.ndarray:
+        """First two columns of an embedding, shape (n_cells, 2)."""
+        stored = self.file["obsm"][key]
+        return np.asarray(stored[:, :2] if isinstance(stored, h5py.Dataset) else _dense(read_elem(stored))[:, :2])
+
+    def read(self, representations: Iterable[str], key_added: str, *, backed: bool = False) -> AnnData:
+        """Labels, embeddings and an earlier result; neither counts nor graphs.
+
+        Parameters
+        ----------
+        representations
+            Embeddings.
+        key_added
+            Prefix of the results.
+        backed
+            Whether embeddings stay on disk, as long as the file is open.
+        """
+        obsm, uns = self.file["obsm"], self.file.get("uns", {})
+        parts: dict[str, Any] = {}
+        for key in representations:
+            stays = backed and isinstance(obsm[key], h5py.Dataset)
+            parts[key] = obsm[key] if stays else read_elem(obsm[key])
+        earlier = [key for key in obsm if key.startswith(f"{key_added}_") and key not in parts]
+        parts |= {key: read_elem(obsm[key]) for key in earlier}
+        results = {key_added: read_elem(uns[key_added])} if key_added in uns else {}
+        return AnnData(obs=read_elem(self.file["obs"]), obsm=parts, uns=results)
+
+    def _width(self, key: str) -> int:
+        stored = self.file["obsm"][key]
+        shape = stored.shape if isinstance(stored, h5py.Dataset) else _dense(read_elem(stored)).shape
+        return shape[1] if len(shape) == 2 else 0
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[CellFile]:
+    """An ``.h5ad`` file, open for reading within the block.
+
+    Raises
+    ------
+    RefusedError
+        If the file is none, is damaged, or is older than anndata 0.7.
+    """
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise RefusedError(f"{path} is no .h5ad file, or is damaged: {error}") from error
+    with file:
+        with reading(path):
+            _check_layout(path, file)
+        yield CellFile(path, file)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever a damaged file makes its readers raise within the block into a message about the file.
+
+    Raises
+    ------
+    RefusedError
+        Instead of any other error.
+    """
+    try:
+        yield
+    except (RefusedError, MemoryError):
+        raise
+    except Exception as error:
+        raise RefusedError(f"{path} cannot be read, it may be damaged: {message(error)}") from error
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What cells had in ``obs`` and ``obsm`` before an analysis."""
+
+    obs: pd.DataFrame
+    obsm: dict[str, Any]
+
+    @classmethod
+    def of(cls, adata: AnnData) -> Snapshot:
+        """The same of cells as they are; embeddings are not copied."""
+        return cls(adata.obs.copy(), dict(adata.obsm))
+
+
+def write_with_results(source: Path, out: Path, before: Snapshot, after: AnnData, key_added: str) -> None:
+    """Copy a file and add to the copy what an analysis has added to its cells; the file appears whole or not at all.
+
+    All else is copied byte by byte and never read, so that it needs no memory and stays as it is.
+
+    Parameters
+    ----------
+    source, out
+        Input and result; they may be the same.
+    before, after
+        What the cells had as they were read, and the cells with the results.
+    key_added
+        Prefix of the results.
+    """
+    with atomic(out) as partial:
+        shutil.copyfile(source, partial)
+        with h5py.File(partial, "r+") as file:
+            _write_columns(file, before.obs, after.obs)
+            for key in before.obsm.keys() - after.obsm.keys():
+                del file["obsm"][key]
+            for key, value in after.obsm.items():
+                if key.startswith(f"{key_added}_") and (key not in before.obsm or before.obsm[key] is not value):
+                    write_elem(file["obsm"], key, value)
+            if "uns" not in file:
+                write_elem(file, "uns", {})
+            write_elem(file["uns"], key_added, after.uns[key_added])
+
+
+def _write_columns(file: h5py.File, before: pd.DataFrame, after: pd.DataFrame) -> None:
+    obs = file["obs"]
+    if obs.attrs.get("encoding-version") != CURRENT:
+        write_elem(file, "obs", after)
+        return
+    for name in before.columns.difference(after.columns):
+        del obs[name]
+    for name in after.columns:
+        if name not in before or not after[name].equals(before[name]):
+            column = after[name]
+            write_elem(
+                obs, str(name), column.array if isinstance(column.dtype, pd.CategoricalDtype) else column.to_numpy()
+            )
+    obs.attrs["column-order"] = [str(name) for name in after]
+
+
+def _check_layout(path: Path, file: h5py.File) -> None:
+    for name in ("obs", "obsm"):
+        if name not in file:
+            raise RefusedError(f"{path} holds no cells: it has no {name}")
+    obs = file["obs"]
+    if isinstance(obs, h5py.Dataset) or not isinstance(file["obsm"], h5py.Group):
+        raise RefusedError(
+            f"{path} was written by an anndata older than 0.7; write it anew with "
+            "anndata.read_h5ad(path).write_h5ad(path)"
+        )
+    index = obs.attrs.get("_index")
+    if not isinstance(index, str) or index not in obs or "column-order" not in obs.attrs:
+        raise RefusedError(f"{path} holds no cells: its obs is no table")
+
+
+def _dense(values: Any) -> np.ndarray:
+    return values.toarray() if hasattr(values, "toarray") else np.asarray(values)

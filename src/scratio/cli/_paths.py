@@ -1,0 +1,83 @@
+"""The files a command is given, checked before anything is read."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from scratio.cli._session import RefusedError
+
+STDOUT = Path("-")
+PLOT_SUFFIXES = (".pdf", ".png", ".svg")
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Input and outputs of a command.
+
+    Parameters
+    ----------
+    source, out
+        Input and result.
+    plot, json
+        Figure and summary, if asked for.
+    force
+        Whether files that exist may be replaced.
+    """
+
+    source: Path
+    out: Path
+    plot: Path | None
+    json: Path | None
+    force: bool
+
+    def check(self, *, copies_source: bool) -> None:
+        """Refuse files that could not be read or written.
+
+        Parameters
+        ----------
+        copies_source
+            Whether the result holds all that the input does, so that it may take its place.
+
+        Raises
+        ------
+        RefusedError
+            If the input is missing, or an output has an unknown suffix, no folder to go to, or would replace a file
+            without leave.
+        """
+        _check_source(self.source)
+        if self.out.suffix != ".h5ad":
+            raise RefusedError(f"--out must name an .h5ad file, got {str(self.out)!r}")
+        if self.plot is not None and self.plot.suffix.lower() not in PLOT_SUFFIXES:
+            raise RefusedError(f"--plot must end in {', '.join(PLOT_SUFFIXES)}, got {str(self.plot)!r}")
+        written = {"--out": self.out, "--plot": self.plot, "--json": None if self.json == STDOUT else self.json}
+        outputs = {option: path for option, path in written.items() if path is not None}
+        if len({path.absolute() for path in outputs.values()}) < len(outputs):
+            raise RefusedError(f"{', '.join(outputs)} must be different files")
+        for option, path in outputs.items():
+            self._check_output(option, path, may_be_source=copies_source and option == "--out")
+
+    def _check_output(self, option: str, path: Path, *, may_be_source: bool) -> None:
+        if not path.parent.is_dir():
+            raise RefusedError(f"{option}: there is no folder {path.parent}; make it first")
+        if path.is_dir():
+            raise RefusedError(f"{option}: {path} is a folder; name a file in it")
+        if not os.access(path.parent, os.W_OK):
+            raise RefusedError(f"{option}: no permission to write into the folder {path.parent}")
+        if path.exists() and path.samefile(self.source):
+            if not may_be_source:
+                raise RefusedError(f"{option}: {path} is INPUT, and what is written does not hold all that INPUT does")
+            if not self.force:
+                raise RefusedError(f"{option}: {path} is INPUT; pass --force to add the results to it")
+        if path.exists() and not self.force:
+            raise RefusedError(f"{option}: {path} exists; pass --force to replace it, or choose another name")
+
+
+def _check_source(path: Path) -> None:
+    if path.is_dir():
+        raise RefusedError(f"INPUT: {path} is a folder; an .h5ad file is needed")
+    if not path.exists():
+        raise RefusedError(f"INPUT: there is no file {path}")
+    if not os.access(path, os.R_OK):
+        raise RefusedError(f"INPUT: no permission to read {path}")

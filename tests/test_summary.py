@@ -1,0 +1,185 @@
+"""What summaries say, and how much scratio says."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import scratio
+from scratio._settings import _Stderr
+from scratio._summary import Summary
+
+
+@pytest.fixture(scope="module")
+def cells():
+    """Twelve donors, half of them treated, scored by a training that ends at once."""
+    adata = scratio.datasets.gaussians(n_cells=300, n_dims=2, random_state=0)
+    adata.obs["donor"] = [f"d{i % 12}" for i in range(300)]
+    adata.obs["condition"] = np.where(np.arange(300) % 12 < 6, "treated", "control")
+    adata.obs.iloc[::10, 0] = "another"
+    scratio.tl.differential_abundance(
+        adata,
+        condition_key="condition",
+        treatment="treated",
+        reference="control",
+        sample_key="donor",
+        model_kwargs={"n_hidden": 8, "n_members": 1},
+        train_kwargs={"max_steps": 10, "progress_bar": False, "accelerator": "cpu"},
+    )
+    return adata
+
+
+def test_a_summary_holds_what_the_result_holds(cells):
+    summary = scratio.tl.summary(cells)
+    values = cells.obs["da_log_ratio"].dropna()
+    row = summary.tables["Log ratios of the cells (nats)"].iloc[0]
+    assert row["obs"] == "da_log_ratio"
+    assert row["n_cells"] == len(values) == 270
+    np.testing.assert_allclose(row[["5%", "median", "95%"]].astype(float), np.quantile(values, [0.05, 0.5, 0.95]))
+    scored = cells.obs["da_log_ratio"].notna()
+    assert row["supported"] == cells.obs.loc[scored, "da_support"].mean()
+    assert row["n_qvalue<0.1"] == (cells.obs["da_qvalue"] < 0.1).sum()
+    assert summary.facts["treatment"] == "treated"
+    assert summary.facts["sample_key"] == "donor"
+    assert any(cells.uns["da"]["diagnostics"]["verdict"].iloc[0] in note for note in summary.notes)
+    pd.testing.assert_frame_equal(summary.tables["Results"], cells.uns["da"]["table"])
+
+
+def shift(adata) -> None:
+    adata.obsm["X_pca"] = adata.obsm["X_pca"] + 1
+
+
+def relabel(adata) -> None:
+    adata.obs["donor"] = "d0"
+
+
+def forget(adata) -> None:
+    del adata.obsm["X_pca"]
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda adata: None, "270 of 300 cells; unchanged since"),
+        (shift, "270 of 300 cells; their embedding changed since"),
+        (relabel, "270 of 300 cells; their labels changed since"),
+        (forget, "270 of 300 cells; obsm['X_pca'] is gone since"),
+        (
+            lambda adata: adata._inplace_subset_obs(slice(0, 100)),
+            "270 of 100 cells; other cells than these now, or only some of these",
+        ),
+    ],
+)
+def test_a_summary_says_whether_the_cells_are_those_it_was_computed_from(cells, edit, said):
+    adata = cells.copy()
+    edit(adata)
+    assert scratio.tl.summary(adata).facts["computed from"] == said
+
+
+def test_a_summary_shows_its_numbers_as_text_and_as_html_that_is_escaped():
+    summary = Summary(
+        "a <b>", {"key": "x & y"}, {"numbers": pd.DataFrame({"v": [0.12345], "name": ["<i>"]})}, ["n > 1"]
+    )
+    for part in ("a <b>", "key  x & y", "0.123", "<i>", "n > 1"):
+        assert part in str(summary)
+    html = summary._repr_html_()
+    for part in ("a &lt;b&gt;", "x &amp; y", "0.123", "&lt;i&gt;", "n &gt; 1"):
+        assert part in html
+    assert "<i>" not in html
+
+
+def test_there_is_no_summary_of_what_is_not_scratios(cells):
+    adata = cells.copy()
+    adata.uns["own"] = {"a": 1}
+    for key in ("own", "absent"):
+        with pytest.raises(KeyError, match=f"{key}.*found: \\['da'\\]"):
+            scratio.tl.summary(adata, key=key)
+    del adata.uns["da"]["analysis"]
+    with pytest.raises(KeyError, match="earlier version"):
+        scratio.tl.summary(adata)
+
+
+def test_a_model_describes_itself(gaussian_cells, quick, capsys):
+    scratio.model.ScRatio.setup_anndata(gaussian_cells, condition_keys=["condition"])
+    model = scratio.model.ScRatio(gaussian_cells, n_hidden=8, n_members=1)
+    assert "no; call train()" in repr(model)
+    model.train(**quick)
+    for text in (repr(model), model._repr_html_()):
+        assert "control, treated" in text
+        assert f"steps {model.training_['steps']}" in text
+        assert "X_pca" in text
+    assert f"{model.history['validation_loss'].iloc[-1].mean():.4g}" in repr(model)
+    assert capsys.readouterr().out == ""
+
+
+# --- verbosity -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def logger():
+    """The logger of scratio, put back after the test."""
+    found = logging.getLogger("scratio")
+    before = found.level, list(found.handlers), found.propagate
+    found.setLevel(logging.NOTSET)
+    found.handlers.clear()  # an example that ran before leaves one
+    found.propagate = True
+    yield found
+    found.setLevel(before[0])
+    found.handlers[:] = before[1]
+    found.propagate = before[2]
+
+
+@pytest.mark.parametrize(
+    ("value", "number", "heard"),
+    [("error", 0, []), ("warning", 1, ["w"]), (2, 2, ["w", "i"]), ("hint", 3, ["w", "i"]), (4, 4, ["w", "i", "d"])],
+)
+def test_the_verbosity_decides_what_is_said(logger, capsys, value, number, heard):
+    scratio.settings.verbosity = value
+    scratio.settings.verbosity = value  # no second handler
+    assert scratio.settings.verbosity == number
+    for level, text in ((logging.WARNING, "w"), (logging.INFO, "i"), (logging.DEBUG, "d")):
+        logging.getLogger("scratio.tl").log(level, text)
+    assert capsys.readouterr().err.split() == heard
+    assert sum(isinstance(handler, _Stderr) for handler in logger.handlers) == 1
+
+
+@pytest.mark.parametrize("value", ["loud", 5, -1, True, None, 1.5])
+def test_a_verbosity_that_does_not_exist_is_refused(logger, value):
+    with pytest.raises(ValueError, match=r"verbosity must be one of \['error', .*got"):
+        scratio.settings.verbosity = value
+    assert logger.handlers == []
+
+
+def test_an_analysis_says_what_it_wrote_where_that_is_asked_for(logger, cells, capsys):
+    adata = cells.copy()
+    scratio.settings.verbosity = "info"
+    scratio.tl.compare_methods(
+        adata, condition_key="condition", treatment="treated", reference="control", methods=["qda"]
+    )
+    said = capsys.readouterr().err
+    assert said.strip() == "compare_methods: wrote uns['comparison'], obsm['comparison']"
+
+
+def test_a_training_says_how_long_it_will_take(logger, gaussian_cells, quick, capsys, monkeypatch):
+    clock = iter(np.arange(0.0, 1_000.0, 4.0))  # 4 s between the two looks at it, for 20 steps
+    monkeypatch.setattr("scratio.train._callbacks.time.perf_counter", lambda: next(clock))
+    scratio.model.ScRatio.setup_anndata(gaussian_cells, condition_keys=["condition"])
+    model = scratio.model.ScRatio(gaussian_cells, n_hidden=8, n_members=1)
+    scratio.settings.verbosity = "info"
+    model.train(**{**quick, "max_steps": 600, "validate_every": 300, "early_stopping": False})
+    assert "training: 0.2 s per step, so 2 min 0 s for all 600 steps" in capsys.readouterr().err
+
+
+def test_the_import_sets_no_level_and_no_handler():
+    program = (
+        "import json, logging, scratio; found = logging.getLogger('scratio'); "
+        "print(json.dumps([found.level, len(found.handlers), found.propagate, scratio.settings.verbosity]))"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert json.loads(run.stdout.splitlines()[-1]) == [0, 0, True, 1]
