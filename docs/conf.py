@@ -29,7 +29,8 @@ def copy_tutorials(source: Path, target: Path) -> None:
     Files that are the same keep their time stamp, so that an incremental build skips them.
     """
     target.mkdir(exist_ok=True)
-    notebooks = {path.name: path for path in sorted(source.glob("*.ipynb"))}
+    order = [f"{name}.ipynb" for name in ("kang", "melanoma", "synovium", "sachs", "glioblastoma")]
+    notebooks = {path.name: path for path in sorted(source.glob("*.ipynb"), key=lambda p: order.index(p.name))}
     for path in target.glob("*.ipynb"):
         if path.name not in notebooks:
             path.unlink()
