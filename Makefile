@@ -3,7 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 EXTRAS ?= test
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+CONSTRAINTS ?= constraints.txt
+TORCH ?= $(filter torch==%,$(shell cat constraints.txt))
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
+# One process of tests for each core, each of one thread: networks this small gain nothing from more.
+PYTEST_ARGS ?= --numprocesses logical --dist loadfile
 export MPLBACKEND ?= Agg
 
 # Settings of `make demo` on your own cells: make demo DATA=cells.h5ad CONDITION=condition TREATMENT=stim REFERENCE=ctrl
@@ -13,21 +17,34 @@ TREATMENT ?=
 REFERENCE ?=
 REP ?= X_pca
 
-.PHONY: help setup test lint typecheck docs docs-setup demo bench-speed bench-scale bench-analyses bench-stats bench-peers tutorials clean
+.PHONY: help setup test test-lowest coverage audit lint typecheck docs docs-setup demo bench-speed bench-scale bench-analyses bench-stats bench-peers tutorials dist clean
 help:
-	@echo "make demo | test | lint | typecheck | bench-speed | bench-scale | bench-analyses | bench-stats | bench-peers | docs | tutorials | clean"
+	@echo "make demo | test | test-lowest | coverage | audit | lint | typecheck | bench-speed | bench-scale | bench-analyses | bench-stats | bench-peers | docs | tutorials | dist | clean"
 
 setup: $(VENV)/.installed-$(EXTRAS)
 
 # torch goes first, so that nothing else chooses its build.
-$(VENV)/.installed-%: pyproject.toml constraints.txt
+$(VENV)/.installed-%: pyproject.toml $(CONSTRAINTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP_INSTALL) torch
+	$(PIP_INSTALL) $(TORCH)
 	$(PIP_INSTALL) --editable ".[$*]"
 	touch $@
 
 test: setup
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# With the lowest versions that pyproject.toml allows, in an environment of its own.
+test-lowest:
+	$(MAKE) test VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt
+
+# Fails below the share of branches that pyproject.toml names.
+coverage: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) --cov --cov-report=term-missing:skip-covered
+
+# Known vulnerabilities of what is installed.
+audit: setup
+	$(PIP_INSTALL) "pip-audit>=2.9"
+	$(BIN)/python -m pip_audit --local --skip-editable --progress-spinner off
 
 lint: setup
 	$(BIN)/ruff check .
@@ -67,10 +84,26 @@ docs:
 	$(MAKE) setup EXTRAS=docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
-# Executes the tutorials in place; SCRATIO_DATA is the folder of the real data sets.
+# Makes the notebooks anew from their text and executes them; TUTORIALS="sachs kang" for some of them. The cells are
+# downloaded, or lie in the folder that SCRATIO_CACHE names.
+TUTORIALS ?= $(basename $(notdir $(wildcard tutorials/*.py)))
 tutorials:
 	$(MAKE) setup EXTRAS=notebooks
-	$(BIN)/python -m nbconvert --to notebook --inplace --execute tutorials/*.ipynb
+	for name in $(TUTORIALS); do \
+		$(BIN)/python -m jupytext --quiet --to ipynb tutorials/$$name.py && \
+		$(BIN)/python -m nbconvert --to notebook --inplace --execute tutorials/$$name.ipynb || exit 1; done
+
+# Wheel and source archive, checked; then the demo with the wheel in an environment that has nothing else.
+dist:
+	$(MAKE) setup EXTRAS=release
+	rm -rf dist .venv-wheel
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(TORCH)
+	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt dist/*.whl
+	.venv-wheel/bin/scratio --version
+	.venv-wheel/bin/python -I demo/run.py
 
 clean:
-	rm -rf $(VENV) build dist docs/_build docs/tutorials
+	rm -rf $(VENV) .venv-* build dist docs/_build docs/tutorials
