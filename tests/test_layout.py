@@ -151,6 +151,7 @@ def state():
 
 before = state()
 import scratio
+lazy = [getattr(scratio, name) for name in scratio.__all__]
 after = state()
 changed = [name for name in before if before[name] != after[name]]
 sys.exit("importing scratio changed: " + ", ".join(changed) if changed else 0)
@@ -161,6 +162,25 @@ def test_importing_scratio_changes_nothing():
     result = subprocess.run([sys.executable, "-c", SIDE_EFFECTS], capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     assert result.stdout == ""
+
+
+LAZY = """
+import sys
+import scratio
+assert not {"torch", "scvi", "anndata"} & set(sys.modules)
+assert "tl" in dir(scratio) and scratio.tl.log_ratio and scratio.stats.typicality
+assert scratio.OWN is scratio.model.OWN and "torch" in sys.modules
+from scratio import Rest, pl
+try:
+    scratio.t1
+except AttributeError as error:
+    print(error)
+"""
+
+
+def test_parts_are_imported_when_they_are_first_used():
+    result = subprocess.run([sys.executable, "-c", LAZY], capture_output=True, text=True, timeout=300)
+    assert result.stdout == "module 'scratio' has no attribute 't1'\n", result.stderr
 
 
 # --- what is public ------------------------------------------------------------------------------------------------

@@ -1,11 +1,29 @@
 """Per-cell log density ratios between conditions, from one conditional flow-matching model."""
 
+from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
-from scratio import datasets, io, model, peers, pl, tl
 from scratio._settings import settings
-from scratio.model import OWN, Rest
+
+if TYPE_CHECKING:
+    from scratio import datasets, io, model, peers, pl, tl
+    from scratio.model import OWN, Rest
 
 __version__ = version("scratio")
 
 __all__ = ["OWN", "Rest", "__version__", "datasets", "io", "model", "peers", "pl", "settings", "tl"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when first used: torch and scvi-tools take seconds, which `scratio --help` has no need of.
+    if name in {"OWN", "Rest"}:
+        return getattr(import_module("scratio.model"), name)
+    if not name.startswith("_") and find_spec(f"scratio.{name}"):
+        return import_module(f"scratio.{name}")
+    raise AttributeError(f"module 'scratio' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
