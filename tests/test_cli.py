@@ -1139,27 +1139,27 @@ def test_a_true_process_writes_json_to_stdout_and_everything_else_to_stderr(sour
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signal")
 def test_an_interrupted_process_leaves_nothing(source, tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "scratio.cli", "da", str(source), *DA, "--max-steps", "1000000", "--out",
-         str(tmp_path / "out.h5ad")],
+    arguments = ["da", str(source), *DA, "--max-steps", "1000000", "--out", str(tmp_path / "out.h5ad")]
+    with subprocess.Popen(
+        [sys.executable, "-m", "scratio.cli", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         # Processes that a shell starts with "&" ignore the signal, and so do their children.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
-    try:
-        # Dependencies of some versions warn before.
-        assert any("reads obs and obsm['X_pca'] into memory" in line for line in process.stderr)
-        for _ in range(30):
-            # Python drops a signal that falls into the clean-up of an object; a person presses again.
-            process.send_signal(signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                stdout, stderr = process.communicate(timeout=10)
-                break
-        assert process.returncode == 130
-    finally:
-        process.kill()
+    ) as process:
+        try:
+            # Dependencies of some versions warn before.
+            assert any("reads obs and obsm['X_pca'] into memory" in line for line in process.stderr)
+            for _ in range(30):
+                # Python drops a signal that falls into the clean-up of an object; a person presses again.
+                process.send_signal(signal.SIGINT)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    stdout, stderr = process.communicate(timeout=10)
+                    break
+            assert process.returncode == 130
+        finally:
+            process.kill()
     assert stdout == ""
     assert stderr.rstrip().endswith("Error: interrupted")
     assert list(tmp_path.iterdir()) == []

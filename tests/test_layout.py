@@ -20,7 +20,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 MAY_IMPORT = {
     "paths": set(),
     "module": {"paths"},
-    "estimators": {"module", "paths"},
+    "estimators": {"module", "paths", "helpers"},
     "stats": {"helpers"},
     "train": {"module", "estimators", "paths", "helpers"},
     "model": {"train", "stats", "module", "estimators", "paths", "helpers"},

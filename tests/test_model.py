@@ -403,11 +403,6 @@ def test_a_part_of_the_training_cells_is_scored_out_of_fold(folded):
     rows = np.array([140, 3, 77])
     contrast = {"numerator": {"condition": OWN}, "denominator": {}}
     np.testing.assert_allclose(model.log_ratio(**contrast, rows=rows), model.log_ratio(**contrast)[rows], rtol=1e-5)
-    new = model.adata.copy()
-    np.testing.assert_allclose(
-        model.log_ratio(new, **contrast, rows=rows), model.log_ratio(new, **contrast)[rows], rtol=1e-5
-    )
-    assert np.abs(model.log_ratio(new, **contrast, rows=rows) - model.log_ratio(**contrast, rows=rows)).max() > 1e-6
 
 
 def test_folds_hold_their_share_of_every_condition(folded):
@@ -421,6 +416,7 @@ def test_folds_hold_their_share_of_every_condition(folded):
 def test_new_cells_are_scored_by_all_networks(folded):
     model, _ = folded
     cells = model.adata.copy()
+    cells.obsm["X_pca"] = cells.obsm["X_pca"] + 0.01
     mean, std = model.log_ratio(cells, **CONTRAST, method="ode", n_steps=2, return_std=True)
     x = torch.from_numpy(model.embedding(cells))
     one, other = (Condition(torch.tensor([[c]]), torch.zeros((1, 0))) for c in (1, 0))

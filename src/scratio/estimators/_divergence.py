@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scratio._row_bits import row_keys, splitmix64
 from scratio.module import Condition, FlowNetwork, FlowWithDivergence
 
 
@@ -71,16 +72,5 @@ def _bits_of_cells(x: np.ndarray, n_numbers: int, seed: int) -> np.ndarray:
     A counter-based generator (splitmix64) keyed by the row makes the result independent of the batch a cell is in and
     of the order of the cells.
     """
-    rows = np.ascontiguousarray(x, dtype=np.float32)
-    key = np.full(len(rows), np.uint64(seed), dtype=np.uint64)
-    for column in rows.view(np.uint32).T:
-        key = _splitmix64(key ^ column.astype(np.uint64))
     counter = np.arange(n_numbers, dtype=np.uint64)
-    return _splitmix64(key[:, None] + counter * np.uint64(0x9E3779B97F4A7C15))
-
-
-def _splitmix64(state: np.ndarray) -> np.ndarray:
-    state = state + np.uint64(0x9E3779B97F4A7C15)
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return state ^ (state >> np.uint64(31))
+    return splitmix64(row_keys(x, seed)[:, None] + counter * np.uint64(0x9E3779B97F4A7C15))

@@ -52,6 +52,8 @@ class QueryMixin(ScoringMixin):
         ----------
         adata
             Cells; by default those the model was trained on. New cells need the embedding, and labels only for `OWN`.
+            Training cells of a cross-fitted model are recognised by their embedding, and scored by the networks that
+            did not see them.
         numerator, denominator
             Conditions.
         method
@@ -77,7 +79,7 @@ class QueryMixin(ScoringMixin):
         batch_size
             Cells per batch. Results depend neither on it nor on the order of the cells, beyond rounding.
         rows
-            Positions of the cells to score, by default all. A part of the training cells is still scored out of fold.
+            Positions of the cells to score, by default all.
         progress_bar
             Whether to show a bar with the remaining time; by default from a million cells on.
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scratio.estimators import Divergence, rademacher_probes
+from scratio.model._known import KnownCells
 from scratio.model._methods import Estimator
 from scratio.module import Condition, FlowNetwork, PotentialNetwork
 from scratio.stats import moderated_error
@@ -38,6 +39,8 @@ class Scorer:
         Key of the embedding, for errors.
     moderation
         Standardised cells of the reference and their own errors, where errors are moderated by those of similar cells.
+    known
+        Training cells, where cells without folds may be among them; the last of the networks scores those that are not.
     """
 
     networks: Sequence[FlowNetwork]
@@ -49,6 +52,7 @@ class Scorer:
     share: float | None
     obsm_key: str
     moderation: tuple[np.ndarray, np.ndarray] | None = None
+    known: KnownCells | None = None
 
     def __call__(
         self, cells: np.ndarray, folds: np.ndarray | None, given: dict[str, Condition]
@@ -60,10 +64,12 @@ class Scorer:
         cells
             Shape (n, d), in units of the embedding.
         folds
-            Fold of each cell; None if all networks may score all.
+            Fold of each cell; None if all networks may score all cells that are not known.
         given
             Conditions by name, of one row or n.
         """
+        if folds is None and self.known is not None:
+            folds = self.known.folds_of(cells, otherwise=len(self.networks) - 1)
         x = StandardisedCells(cells, self.location, self.scale).standardise(cells).numpy()
         mean, error = self.score(x, folds, given)
         if self.moderation is not None:

@@ -14,6 +14,7 @@ from scratio._blocks import slabs
 from scratio._progress import with_progress
 from scratio.model._check import check_at_least, check_finite
 from scratio.model._combinations import distinct_rows
+from scratio.model._known import KnownCells
 from scratio.model._lazy import is_dask, lazily
 from scratio.model._methods import DEFAULT_BATCH_SIZE, Estimator, choose
 from scratio.model._reference import ReferenceCells
@@ -30,6 +31,7 @@ class ScoringMixin:
 
     adata: AnnData | None
     folds: np.ndarray | None
+    known: KnownCells | None
     reference: ReferenceCells | None
     training_: dict[str, Any]
     module: FlowNetwork
@@ -103,8 +105,9 @@ class ScoringMixin:
         cells, folds = self._cells(adata, rows)
         x = self._standardised(cells, finite=False)
         given = {name: self._encode(value, cells, name) for name, value in conditions.items()}
+        known = self.known if folds is None else None
         scorer = Scorer(
-            networks=self._networks(folds is not None),
+            networks=self._networks(folds is not None) if known is None else [*self._networks(True), self.module],
             location=self.location,
             scale=self.scale,
             estimate=estimate,
@@ -112,10 +115,11 @@ class ScoringMixin:
             batch_size=batch_size or DEFAULT_BATCH_SIZE,
             share=self.training_["validation_size"] if with_std else None,
             obsm_key=self.obsm_key,
+            known=known,
         )
-        known = self._known_reference(conditions) if with_std and moderate else None
-        if known is not None:
-            reference, asked = known
+        judges = self._known_reference(conditions) if with_std and moderate else None
+        if judges is not None:
+            reference, asked = judges
             own = self._networks(reference.folds is not None)
             error = replace(scorer, networks=own).score(reference.x, reference.folds, asked)[1]
             scorer = replace(scorer, moderation=(reference.x, error))
@@ -148,6 +152,10 @@ class ScoringMixin:
         self, cells: StandardisedCells, folds: np.ndarray | None, given: dict[str, Condition], batch_size: int
     ) -> Iterator[tuple[FlowNetwork, np.ndarray, np.ndarray, dict[str, Condition]]]:
         """Batches of cells: the network that may score them, their places, themselves, their conditions."""
+        if folds is None and self.known is not None:
+            found = np.concatenate([self.known.folds_of(raw, otherwise=-1) for _, raw in slabs(cells.source)])
+            # Beside training cells, new ones go to a fold's networks too, so that all cells have as many members.
+            folds = np.maximum(found, 0) if (found >= 0).any() else None
         networks = self._networks(folds is not None)
         for start, raw in slabs(cells.source):
             x = cells.standardise(raw).numpy()

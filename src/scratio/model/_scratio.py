@@ -14,6 +14,7 @@ from scratio.model import _saving
 from scratio.model._combinations import Combinations, observed_combinations
 from scratio.model._embedding_model import EmbeddingModel, to_plain
 from scratio.model._generation import GenerationMixin
+from scratio.model._known import KnownCells
 from scratio.model._query import QueryMixin
 from scratio.model._reference import ReferenceCells
 from scratio.model._training import TrainingMixin
@@ -62,7 +63,8 @@ class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
         Independent networks, trained together and averaged (per fold, where there are folds).
     n_folds
         Cross-fitting folds: with ``n_folds > 1`` the cells are split, stratified by condition, each fold has networks
-        that never saw its cells, and the training cells are scored by those alone.
+        that never saw its cells, and the training cells are scored by those alone: they are recognised by their
+        embedding, also in copies, parts and files of them, and by a saved model.
     condition_dropout
         ``"heads"``: probability with which each key of each training cell is marginalised, so that keys can be left out
         of a query. ``"potential"`` marginalises exactly without.
@@ -131,6 +133,7 @@ class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
             "condition_dropout": condition_dropout,
         }
         self.folds: np.ndarray | None = None
+        self.known: KnownCells | None = None
         self.reference: ReferenceCells | None = None
         self.training_: dict[str, Any] = {}
         if adata is not None:
@@ -169,8 +172,10 @@ class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
         tensors.update({f"combinations.{name}": value for name, value in vars(self._combinations).items()})
         if self.reference is not None:
             tensors.update({f"reference.{name}": value for name, value in self.reference.to_tensors().items()})
-        if self.folds is not None:
-            tensors["folds"] = torch.from_numpy(self.folds)
+        if self.known is not None:
+            tensors["folds"] = torch.from_numpy(self.known.folds)
+            # Signed, since not every version of the format has unsigned numbers.
+            tensors["keys"] = torch.from_numpy(self.known.keys.view(np.int64))
         _saving.write(dir_path, description, tensors, overwrite=overwrite)
 
     @classmethod
@@ -182,8 +187,7 @@ class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
         dir_path
             Folder.
         adata
-            Cells to attach, with the same keys and no unknown categories. If they are the training cells, those that a
-            cross-fitted model was trained on are scored out of fold.
+            Cells to attach, with the same keys and no unknown categories.
 
         Raises
         ------
@@ -204,6 +208,8 @@ class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
         if adata is not None and "folds" in tensors:
             if _saving.fingerprint(adata.obs_names) == description["cells"]:
                 model.folds = tensors["folds"].numpy()
+        if "keys" in tensors:
+            model.known = KnownCells(tensors["keys"].numpy().view(np.uint64), tensors["folds"].numpy())
         return model
 
     def _closed_form_shape(self) -> tuple[int, int] | None:

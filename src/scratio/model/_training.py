@@ -13,6 +13,7 @@ from anndata import AnnData
 from scratio._seed import child_seed
 from scratio.model._check import check_at_least, check_categories
 from scratio.model._combinations import distinct_rows
+from scratio.model._known import KnownCells
 from scratio.model._reference import ReferenceCells
 from scratio.model._schema import ConditionSchema
 from scratio.model._selection import (
@@ -269,6 +270,7 @@ class TrainingMixin:
     def _record(self, run: Run, trained: Trained, configuration: Configuration, evidence: dict[str, Any]) -> None:
         result, settings = trained.result, run.settings
         self.folds = trained.folds
+        self.known = None if trained.folds is None else KnownCells.of(run.x.source, trained.folds)
         rng = np.random.default_rng(child_seed(settings.random_state, _REFERENCE))
         self.reference = ReferenceCells.drawn(run.x, run.condition, trained.folds, rng)
         self.history_ = {

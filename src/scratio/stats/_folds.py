@@ -48,7 +48,11 @@ def grouped_folds(strata: np.ndarray, groups: np.ndarray, n_folds: int, random_s
         Seed.
     """
     folds = np.empty(len(strata), dtype=np.int64)
-    split = StratifiedGroupKFold(n_folds, shuffle=True, random_state=random_state).split(strata, strata, groups)
+    names, numbers = np.unique(groups, return_inverse=True)
+    # Which of equal groups comes first is drawn here: shuffle=True loses the strata in scikit-learn 1.5 to 1.7.
+    order = np.random.RandomState(random_state).permutation(len(names))
+    numbers = np.argsort(order)[numbers]
+    split = StratifiedGroupKFold(n_folds).split(strata, strata, numbers)
     for fold, (_, rows) in enumerate(split):
         folds[rows] = fold
     return folds

@@ -39,8 +39,8 @@ def log_ratio(
     Parameters
     ----------
     adata
-        Cells with the model's embedding. If they are the model's training cells and it was cross-fitted, every cell is
-        scored by networks that did not see it.
+        Cells with the model's embedding. If the model was cross-fitted, its training cells among them are scored by
+        networks that did not see them.
     model
         Trained :class:`scratio.model.ScRatio`.
     numerator, denominator
