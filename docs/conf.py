@@ -68,6 +68,8 @@ extensions = [
     "numpydoc",
 ]
 templates_path = ["_templates"]
+html_static_path = ["_static"]
+html_css_files = ["narrow.css"]
 exclude_patterns = ["_build", "Thumbs.db", ".DS_Store", "**.ipynb_checkpoints"]
 
 # Notebooks carry their outputs; the build runs none of them.
