@@ -21,6 +21,8 @@ from scipy.stats import multivariate_normal
 from torch import Tensor
 
 import scratio
+import scratio.pl
+import scratio.tl  # now, since importing dependencies draws from global generators
 from scratio.module import MARGINAL, Condition, FlowNetwork, FlowWithDivergence
 from scratio.paths import GaussianPath
 
