@@ -99,8 +99,7 @@ def test_cells_that_are_not_quite_the_same_are_new(folded):
     cells.obsm["X_pca"] = cells.obsm["X_pca"] + 1e-4
     near = folded.log_ratio(cells, **CONTRAST)
     assert np.abs(near - folded.log_ratio(**CONTRAST)).max() > 1e-3
-    members = [folded.known.folds_of(cells.obsm["X_pca"], otherwise=-1)]
-    np.testing.assert_array_equal(members, -1)
+    np.testing.assert_array_equal(folded.known.folds_of(cells.obsm["X_pca"], otherwise=-1), -1)
 
 
 def test_a_saved_model_without_cells_knows_them(folded, tmp_path):
@@ -116,6 +115,16 @@ def test_a_saved_model_without_cells_knows_them(folded, tmp_path):
     np.testing.assert_array_equal(
         ScRatio.load(tmp_path / "again").log_ratio(some, **CONTRAST), loaded.log_ratio(some, **CONTRAST)
     )
+
+
+def test_a_model_of_before_keys_were_kept_keeps_its_folds(folded, tmp_path, monkeypatch):
+    monkeypatch.setattr(folded, "known", None)
+    model = folded
+    for name in ("model", "again"):
+        model.save(tmp_path / name)
+        model = ScRatio.load(tmp_path / name, folded.adata)
+        assert model.known is None
+        np.testing.assert_array_equal(model.folds, folded.folds)
 
 
 def test_gradients_and_translations_are_out_of_fold_too(folded, new):

@@ -43,7 +43,8 @@ def score(adata: AnnData, **kwargs) -> None:
 
 @pytest.fixture(scope="module")
 def planted() -> AnnData:
-    adata = cohort(2.0)
+    # With seed 0 chance makes the smallest p-value 8 or 10 of 924, by the versions of the dependencies; with others 2.
+    adata = cohort(2.0, seed=1)
     score(adata)
     return adata
 
@@ -58,7 +59,7 @@ def test_a_planted_difference_is_found_and_little_else(planted):
     # 924 ways to choose six of twelve, in each of which some cells may be told apart better on another scale.
     ways = planted.obs["da_pvalue"] * 924
     np.testing.assert_allclose(ways, ways.round(), atol=1e-6)
-    assert 2 / 924 <= planted.obs["da_pvalue"].min() < 0.02
+    assert 2 / 924 <= planted.obs["da_pvalue"].min() < 0.01
 
 
 def test_the_effect_of_a_region_is_its_log_ratio(planted):

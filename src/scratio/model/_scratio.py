@@ -172,8 +172,11 @@ class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
         tensors.update({f"combinations.{name}": value for name, value in vars(self._combinations).items()})
         if self.reference is not None:
             tensors.update({f"reference.{name}": value for name, value in self.reference.to_tensors().items()})
+        # A model of before keys were kept has the folds of attached cells alone.
+        folds = self.folds if self.known is None else self.known.folds
+        if folds is not None:
+            tensors["folds"] = torch.from_numpy(folds)
         if self.known is not None:
-            tensors["folds"] = torch.from_numpy(self.known.folds)
             # Signed, since not every version of the format has unsigned numbers.
             tensors["keys"] = torch.from_numpy(self.known.keys.view(np.int64))
         _saving.write(dir_path, description, tensors, overwrite=overwrite)
