@@ -80,7 +80,8 @@ def test_permuted_batches_have_no_effect(synovium):
 
 @pytest.mark.filterwarnings("ignore:The number of training batches")
 def test_scvi_removes_a_batch_effect_from_counts(real_data):
-    # Unstimulated cells in two random halves, in one of which a third of the genes lose two counts of five.
+    # Unstimulated cells in two random halves, in one of which a third of the genes lose three counts of ten. How much
+    # scVI removes depends on its own seed and machine: a larger loss, or fewer epochs, leave a quarter to a half here.
     import scvi
 
     cells = real_data("kang2018_pbmc_ifnb_counts2k")
@@ -89,7 +90,7 @@ def test_scvi_removes_a_batch_effect_from_counts(real_data):
     counts = np.asarray(cells.layers["counts"].todense())
     counts = counts[:, np.argsort(-counts.mean(0))[:500]]
     is_second = rng.random(len(counts)) < 0.5
-    efficiency = np.where(rng.random(500) < 1 / 3, 0.6, 1.0)
+    efficiency = np.where(rng.random(500) < 1 / 3, 0.7, 1.0)
     counts = rng.binomial(counts.astype(int), np.where(is_second[:, None], efficiency, 1.0)).astype(np.float32)
     adata = AnnData(counts, obs=pd.DataFrame({"batch": np.where(is_second, "b2", "b1")}, index=cells.obs_names))
     logged = sc.pp.log1p(sc.pp.normalize_total(adata, target_sum=1e3, copy=True), copy=True)
@@ -97,10 +98,11 @@ def test_scvi_removes_a_batch_effect_from_counts(real_data):
     with global_generators_seeded():
         scvi.model.SCVI.setup_anndata(adata, batch_key="batch")
         model = scvi.model.SCVI(adata, n_latent=10)
-        model.train(max_epochs=60, accelerator="cpu", enable_progress_bar=False, plan_kwargs={"lr": 5e-3})
+        model.train(max_epochs=100, accelerator="cpu", enable_progress_bar=False, plan_kwargs={"lr": 5e-3})
         adata.obsm["X_scVI"] = model.get_latent_representation()
     scratio.tl.batch_effect(adata, batch_key="batch", use_rep=["X_pca", "X_scVI"], **SMALL)
     found = medians(adata, "batch_effect", "median_magnitude")
+    assert found["X_pca"] > 0.5, found
     assert found["X_scVI"] <= 0.5 * found["X_pca"], found
 
 
