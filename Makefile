@@ -6,8 +6,10 @@ EXTRAS ?= test
 CONSTRAINTS ?= constraints.txt
 TORCH ?= $(filter torch==%,$(shell cat constraints.txt))
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
-# One process of tests for each core, each of one thread: networks this small gain nothing from more.
+# One process of tests for each core, each of one thread: networks this small gain nothing from more. Numba, which
+# scanpy calls, otherwise gives OpenMP all cores in the whole process, and the processes then wait for each other.
 PYTEST_ARGS ?= --numprocesses logical --dist loadfile
+ONE_THREAD := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 export MPLBACKEND ?= Agg
 
 # Settings of `make demo` on your own cells: make demo DATA=cells.h5ad CONDITION=condition TREATMENT=stim REFERENCE=ctrl
@@ -31,7 +33,7 @@ $(VENV)/.installed-%: pyproject.toml $(CONSTRAINTS)
 	touch $@
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(ONE_THREAD) $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 # With the lowest versions that pyproject.toml allows, in an environment of its own.
 test-lowest:
@@ -39,7 +41,7 @@ test-lowest:
 
 # Fails below the share of branches that pyproject.toml names.
 coverage: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) --cov --cov-report=term-missing:skip-covered
+	$(ONE_THREAD) $(BIN)/python -m pytest $(PYTEST_ARGS) --cov --cov-report=term-missing:skip-covered
 
 # Known vulnerabilities of what is installed.
 audit: setup
