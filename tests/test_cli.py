@@ -871,13 +871,6 @@ def test_tables_of_older_files_are_written_anew(tmp_path, no_training):
 # --- what goes wrong during the work -------------------------------------------------------------------------------
 
 
-def lightning_interrupt() -> SystemExit:
-    """What Lightning makes of Ctrl-C."""
-    error = SystemExit(1)
-    error.__context__ = KeyboardInterrupt()
-    return error
-
-
 @pytest.mark.parametrize(
     ("error", "code", "expected"),
     [
@@ -887,7 +880,6 @@ def lightning_interrupt() -> SystemExit:
         (SystemExit(3), 1, "Error: SystemExit: 3"),
         (OSError(28, "No space left on device"), 1, "No space left on device"),
         (KeyboardInterrupt(), 130, "Error: interrupted\n"),
-        (lightning_interrupt(), 130, "Error: interrupted\n"),
         (RuntimeError("[bold]not markup[/bold] [/]"), 1, "[bold]not markup[/bold] [/]"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,

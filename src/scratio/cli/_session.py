@@ -113,7 +113,7 @@ def exit_code(error: BaseException) -> int:
     >>> exit_code(RefusedError("no such file")), exit_code(MemoryError()), exit_code(KeyboardInterrupt())
     (2, 1, 130)
     """
-    if _is_interrupt(error):
+    if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
     if isinstance(error, RefusedError):
         return BAD_INPUT
@@ -133,13 +133,6 @@ def message(error: BaseException) -> str:
     if isinstance(error, RefusedError) or exit_code(error) == BAD_INPUT:
         return text or type(error).__name__
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _is_interrupt(error: BaseException) -> bool:
-    # Lightning turns Ctrl-C during a training into SystemExit(1).
-    return isinstance(error, KeyboardInterrupt) or (
-        isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt)
-    )
 
 
 def _is_raised_by_scratio(error: BaseException) -> bool:

@@ -16,6 +16,7 @@ from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
 from scratio._compat import mrvi_of
+from scratio._interrupt import interruptible
 
 INSTALL = {
     "meld": "pip install --no-deps meld graphtools pygsp scprep tasklogger (its own pins exclude current pandas)",
@@ -158,7 +159,8 @@ def mrvi(
     obs = pd.DataFrame({"sample": np.asarray(samples).astype(str), "group": np.where(is_treatment, "num", "den")})
     adata = AnnData(counts, obs=obs.set_index(obs.index.map("cell{}".format)))
     model = mrvi_of(adata, "sample")
-    model.train(max_epochs=max_epochs, **kwargs)
+    with interruptible():
+        model.train(max_epochs=max_epochs, **kwargs)
     found = model.differential_abundance(sample_cov_keys=["group"])["group_log_probs"]
     return np.asarray(found.sel(group="num") - found.sel(group="den"), dtype=np.float64)
 

@@ -11,6 +11,7 @@ import pandas as pd
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
+from scratio._interrupt import interruptible
 from scratio._quiet import quiet
 from scratio.module import FlowNetwork
 from scratio.train._callbacks import BestWeights, StepProgressBar, TimeEstimate
@@ -106,6 +107,8 @@ def run(
     ------
     ValueError
         If the checkpoint to go on from is of another training.
+    KeyboardInterrupt
+        After Ctrl-C.
     """
     checkpoint = None
     if checkpoint_dir is not None:
@@ -120,7 +123,7 @@ def run(
         if resume and (folder / CHECKPOINT).exists():
             checkpoint = folder / CHECKPOINT
     plan.identity = identity(plan.network, data, config)
-    with quiet("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+    with interruptible(), quiet("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         trainer = pl.Trainer(
             max_steps=config.max_steps,
             reload_dataloaders_every_n_epochs=1,
