@@ -19,9 +19,9 @@ TREATMENT ?=
 REFERENCE ?=
 REP ?= X_pca
 
-.PHONY: help setup test test-lowest coverage audit lint typecheck docs docs-setup demo bench-speed bench-scale bench-analyses bench-stats bench-peers tutorials dist clean
+.PHONY: help setup test test-lowest test-newest clean-newest coverage audit lint typecheck docs docs-setup demo bench-speed bench-scale bench-analyses bench-stats bench-peers tutorials dist clean
 help:
-	@echo "make demo | test | test-lowest | coverage | audit | lint | typecheck | bench-speed | bench-scale | bench-analyses | bench-stats | bench-peers | docs | tutorials | dist | clean"
+	@echo "make demo | test | test-lowest | test-newest | coverage | audit | lint | typecheck | bench-speed | bench-scale | bench-analyses | bench-stats | bench-peers | docs | tutorials | dist | clean"
 
 setup: $(VENV)/.installed-$(EXTRAS)
 
@@ -38,6 +38,17 @@ test: setup
 # With the lowest versions that pyproject.toml allows, in an environment of its own.
 test-lowest:
 	$(MAKE) test VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt
+
+# With the newest versions of everything, on another Python, in an environment of its own: what `pip install scratio`
+# gives a new user today. `make clean-newest` first, to see what has been published since.
+NEWEST_PYTHON ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python3.13) python3.13)
+test-newest:
+	@"$(NEWEST_PYTHON)" --version || { echo "name a Python 3.13: make test-newest NEWEST_PYTHON=/path/to/python"; exit 1; }
+	$(MAKE) test PYTHON="$(NEWEST_PYTHON)" VENV=.venv-newest CONSTRAINTS=constraints-newest.txt TORCH=torch
+	.venv-newest/bin/python -m pip list --disable-pip-version-check
+
+clean-newest:
+	rm -rf .venv-newest
 
 # Fails below the share of branches that pyproject.toml names.
 coverage: setup

@@ -227,6 +227,11 @@ GOOD = {
         ({"slope": 1.6}, "Too cautious"),
         ({"slope": 0.2, "slope_standard_error": 0.2}, "Not borne out"),
         ({"slope": float("nan")}, "No difference"),
+        # Real answers that used to be called calibrated: nothing known, or five standard errors away from 1.
+        ({"slope": -0.59, "slope_standard_error": 2.05}, "Cannot be told"),
+        ({"slope": 10.0, "slope_standard_error": 434.0}, "Cannot be told"),
+        ({"slope": 0.87, "slope_standard_error": 0.02}, "Too bold"),
+        ({"slope": 1.0, "slope_standard_error": 0.08}, "Cannot be told"),
         ({"variance_inflation": 4.0}, "enlarged by 2.0"),
         ({"overlap": 0.03}, "hardly overlap"),
         ({"supported_fraction": 0.7}, "30% of the cells"),
@@ -241,6 +246,33 @@ def test_the_verdict_says_what_is_the_matter(change, said):
     assert said not in others
     assert "sample_key" not in text
     assert "sample_key" in verdict({**GOOD, **change}, "cells")
+
+
+def test_no_verdict_says_more_than_the_slope_and_its_error_do():
+    assert verdict({**GOOD, "slope": 1.1, "slope_standard_error": 0.02}, "cells").startswith("Calibrated")
+    for slope in np.linspace(-3.0, 6.0, 37):
+        for error in (0.01, 0.05, 0.1, 0.3, 1.0, 10.0, 400.0):
+            text = verdict({**GOOD, "slope": slope, "slope_standard_error": error}, "cells")
+            possible = slope - 2 * error, slope + 2 * error
+            if text.startswith("Calibrated"):
+                assert 0.85 <= possible[0] and possible[1] <= 1.15
+            elif text.startswith("Too cautious"):
+                assert possible[0] > 1.0
+            elif text.startswith("Too bold"):
+                assert 0.0 < possible[0] and possible[1] < 1.0
+            elif text.startswith("Not borne out"):
+                assert possible[0] <= 0.0 and possible[1] < 1.0
+            else:
+                assert text.startswith("Cannot be told")
+                assert possible[0] <= 1.0 <= possible[1]
+
+
+@pytest.mark.parametrize("n", [12, 40])
+def test_a_few_cells_are_never_called_calibrated(n):
+    adata = scratio.datasets.gaussians(n_cells=600, n_dims=2, random_state=0)[:n].copy()
+    settings = {"max_steps": 10, "n_validation": 64, "early_stopping": False, "progress_bar": False}
+    scratio.tl.differential_abundance(adata, **GROUPS, n_folds=2, train_kwargs=settings)
+    assert adata.uns["da"]["diagnostics"]["verdict"][0].startswith("Cannot be told")
 
 
 # --- the plot ------------------------------------------------------------------------------------------------------

@@ -116,7 +116,10 @@ def assert_same(found: object, expected: object, tolerance: float = 0.0) -> None
 def test_data_sets_are_the_prepared_ones_cell_by_cell(name, converted, real_data):
     found, expected = converted(name), real_data(LOADERS[name][0])
     pd.testing.assert_frame_equal(found.obs, expected.obs, check_exact=True)
-    pd.testing.assert_frame_equal(found.var, expected.var, check_exact=False, rtol=1e-6)
+    # The index of no features has the type that this version of pandas gives an empty one.
+    pd.testing.assert_frame_equal(
+        found.var, expected.var, check_exact=False, rtol=1e-6, check_index_type=bool(len(expected.var)) and "equiv"
+    )
     assert_same(found.X, expected.X, tolerance=ROUNDING if name in NORMALISED else 0.0)
     for part in ("obsm", "varm", "layers"):
         found_part, expected_part = getattr(found, part), getattr(expected, part)
@@ -296,10 +299,15 @@ def test_every_file_of_a_data_set_is_asked_for_at_its_commit(name, tmp_path, mon
 
 
 def test_a_cut_public_file_is_downloaded_again(folder, toy, downloads):
-    (folder / "sachs.RData").write_bytes(toy.read_bytes()[:-10])
-    check(load(folder))
-    assert len(downloads) == 1
-    assert (folder / "sachs.RData").read_bytes() == toy.read_bytes()
+    for number in (1, 2):
+        (folder / "sachs.RData").write_bytes(toy.read_bytes()[:-10])
+        (folder / f"{NAME}-v1.h5ad").unlink(missing_ok=True)
+        check(load(folder))
+        assert len(downloads) == number
+        assert (folder / "sachs.RData").read_bytes() == toy.read_bytes()
+        # It may have been a file of the user's.
+        assert (folder / f"sachs.RData.replaced-{number}").read_bytes() == toy.read_bytes()[:-10]
+    assert len(files(folder)) == 4
 
 
 def test_a_download_with_another_hash_is_refused(folder, toy, downloads):
@@ -347,6 +355,8 @@ def test_a_damaged_cached_file_is_made_anew(folder, damage):
     check(load(folder))
     (folder / "sachs.RData").unlink()
     check(load(folder))  # what was made anew was kept
+    # What could not be read may have been a file of the user's.
+    assert files(folder) == [f"{NAME}-v1.h5ad", f"{NAME}-v1.h5ad.replaced-1"]
 
 
 def test_the_cache_of_another_conversion_is_not_read(folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -800,9 +801,13 @@ def test_selected_members_are_a_slice(network):
     assert parameters.keys() == dict(network.named_parameters()).keys()
     assert all(torch.equal(parameters[name], p[1:2]) for name, p in network.named_parameters())
     z, q, condition = states(2, 5, 4), torch.full((1, 1, 1), 0.9), mixed()
-    whole, part = network.flow_and_divergence(z, q, condition), chosen.flow_and_divergence(z[1:], q, condition)
-    torch.testing.assert_close(part.velocity, whole.velocity[1:], rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(part.divergence, whole.divergence[1:], rtol=1e-5, atol=1e-5)
+    whole, tolerance = network, 1e-5
+    if isinstance(network, PotentialNetwork):
+        # In double precision, where the order of sums, which depends on the number of members, does not matter.
+        whole, chosen, z, q, tolerance = copy.deepcopy(network).double(), chosen.double(), z.double(), q.double(), 1e-9
+    expected, found = whole.flow_and_divergence(z, q, condition), chosen.flow_and_divergence(z[1:], q, condition)
+    torch.testing.assert_close(found.velocity, expected.velocity[1:], rtol=tolerance, atol=tolerance / 10)
+    torch.testing.assert_close(found.divergence, expected.divergence[1:], rtol=tolerance, atol=tolerance)
 
 
 def test_selected_members_are_a_copy(network):

@@ -24,7 +24,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
     partial = target.with_name(f".{target.stem}.{uuid4().hex}.partial{target.suffix}")
     try:
         yield partial
-        with partial.open("rb") as file:
+        # Windows flushes files that are open for writing alone.
+        with partial.open("r+b") as file:
             os.fsync(file.fileno())
         os.replace(partial, target)
     finally:

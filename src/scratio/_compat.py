@@ -6,10 +6,18 @@ from typing import Any
 
 from anndata import AnnData
 from scvi.data import AnnDataManager
-from scvi.data.fields import CategoricalObsField, NumericalObsField, ObsmField
+from scvi.data.fields import CategoricalObsField, LayerField, NumericalObsField, ObsmField
 from scvi.model.base import BaseModelClass
 
-__all__ = ["AnnDataManager", "BaseModelClass", "CategoricalObsField", "NumericalObsField", "ObsmField", "mrvi_of"]
+__all__ = [
+    "AnnDataManager",
+    "BaseModelClass",
+    "CategoricalObsField",
+    "LayerField",
+    "NumericalObsField",
+    "ObsmField",
+    "mrvi_of",
+]
 
 
 def mrvi_of(adata: AnnData, sample_key: str) -> Any:

@@ -6,6 +6,8 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,11 @@ from anndata.io import read_elem, write_elem
 from scratio._atomic import atomic
 from scratio.cli._session import RefusedError, message
 
-UMAP = "X_umap"
+UMAP, X = "X_umap", "X"
+"""Usual coordinates of a figure; the embedding that is the matrix of the file itself."""
 CURRENT = "0.2.0"
-"""Version of the encoding of tables to which columns can be added; older ones are written anew."""
+"""Version of anndata's encoding of tables to which columns can be added; tables of others are written anew."""
+_NEW_COLUMNS = "scratio_new_columns"
 
 
 @dataclass(frozen=True)
@@ -38,16 +42,28 @@ class CellFile:
     path: Path
     file: h5py.File
 
-    @property
-    def columns(self) -> list[str]:
-        """Columns of ``obs``."""
-        return [str(name) for name in self.file["obs"].attrs["column-order"]]
+    @cached_property
+    def obs(self) -> pd.DataFrame:
+        """Labels of the cells.
+
+        Raises
+        ------
+        RefusedError
+            If they are no table.
+        """
+        found = read_elem(self.file["obs"])
+        if not isinstance(found, pd.DataFrame):
+            raise RefusedError(f"{self.path} holds no cells: its obs is no table")
+        return found
 
     @property
     def n_cells(self) -> int:
         """Number of cells."""
-        obs = self.file["obs"]
-        return int(obs[obs.attrs["_index"]].shape[0])
+        return len(self.obs)
+
+    def stored(self, key: str) -> h5py.Dataset | h5py.Group:
+        """Where an embedding lies in the file; ``"X"`` is the matrix of the file itself."""
+        return self.file[X] if key == X and X not in self.file["obsm"] else self.file["obsm"][key]
 
     def check(self, *, obs: Iterable[str], obsm: Iterable[str]) -> None:
         """Refuse a file without these columns and embeddings, or without cells.
@@ -59,10 +75,17 @@ class CellFile:
         """
         if self.n_cells == 0:
             raise RefusedError(f"{self.path} holds no cells")
-        for name, wanted, found in (("obs", obs, self.columns), ("obsm", obsm, sorted(self.file["obsm"]))):
+        has_x = X in self.file
+        for name, wanted, found in (("obs", obs, list(self.obs)), ("obsm", obsm, sorted(self.file["obsm"]))):
             for key in wanted:
-                if key not in found:
+                if key not in found and not (name == "obsm" and key == X and has_x):
                     raise RefusedError(f"{self.path}: {name} has no key {key!r}; found: {found}")
+        for key in obsm:
+            if key == X and not isinstance(self.stored(key), h5py.Dataset):
+                raise RefusedError(
+                    f"{self.path}: X is sparse; a dense embedding is needed, for example scanpy.pp.pca(adata) and "
+                    "--use-rep X_pca"
+                )
 
     def basis(self, asked: str | None, use_rep: str) -> str:
         """Key in ``obsm`` of the coordinates of a figure.
@@ -89,7 +112,7 @@ class CellFile:
 
     def coordinates(self, key: str) -> np.ndarray:
         """First two columns of an embedding, shape (n_cells, 2)."""
-        stored = self.file["obsm"][key]
+        stored = self.stored(key)
         return np.asarray(stored[:, :2] if isinstance(stored, h5py.Dataset) else _dense(read_elem(stored))[:, :2])
 
     def read(self, representations: Iterable[str], key_added: str, *, backed: bool = False) -> AnnData:
@@ -107,15 +130,15 @@ class CellFile:
         obsm, uns = self.file["obsm"], self.file.get("uns", {})
         parts: dict[str, Any] = {}
         for key in representations:
-            stays = backed and isinstance(obsm[key], h5py.Dataset)
-            parts[key] = obsm[key] if stays else read_elem(obsm[key])
+            stored = self.stored(key)
+            parts[key] = stored if backed and isinstance(stored, h5py.Dataset) else read_elem(stored)
         earlier = [key for key in obsm if key.startswith(f"{key_added}_") and key not in parts]
         parts |= {key: read_elem(obsm[key]) for key in earlier}
         results = {key_added: read_elem(uns[key_added])} if key_added in uns else {}
-        return AnnData(obs=read_elem(self.file["obs"]), obsm=parts, uns=results)
+        return AnnData(obs=self.obs, obsm=parts, uns=results)
 
     def _width(self, key: str) -> int:
-        stored = self.file["obsm"][key]
+        stored = self.stored(key)
         shape = stored.shape if isinstance(stored, h5py.Dataset) else _dense(read_elem(stored)).shape
         return shape[1] if len(shape) == 2 else 0
 
@@ -134,14 +157,16 @@ def opened(path: Path) -> Iterator[CellFile]:
     except OSError as error:
         raise RefusedError(f"{path} is no .h5ad file, or is damaged: {error}") from error
     with file:
+        cells = CellFile(path, file)
         with reading(path):
-            _check_layout(path, file)
-        yield CellFile(path, file)
+            _check_parts(path, file)
+            cells.obs  # noqa: B018 (read once, here, so that a table that cannot be read is refused)
+        yield cells
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn whatever a damaged file makes its readers raise within the block into a message about the file.
+    """Turn whatever a file makes its readers raise within the block into a message about the file.
 
     Raises
     ------
@@ -153,7 +178,10 @@ def reading(path: Path) -> Iterator[None]:
     except (RefusedError, MemoryError):
         raise
     except Exception as error:
-        raise RefusedError(f"{path} cannot be read, it may be damaged: {message(error)}") from error
+        raise RefusedError(
+            f"{path} cannot be read with anndata {version('anndata')}: {message(error)}. If anndata.read_h5ad reads "
+            "it, this is a fault of scratio: please report it. If not, the file is damaged, or of a newer anndata"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -204,28 +232,26 @@ def _write_columns(file: h5py.File, before: pd.DataFrame, after: pd.DataFrame) -
         return
     for name in before.columns.difference(after.columns):
         del obs[name]
-    for name in after.columns:
-        if name not in before or not after[name].equals(before[name]):
-            column = after[name]
-            write_elem(
-                obs, str(name), column.array if isinstance(column.dtype, pd.CategoricalDtype) else column.to_numpy()
-            )
+    changed = [name for name in after if name not in before or not after[name].equals(before[name])]
+    # A table of the new columns alone has them as this version of anndata writes them.
+    write_elem(file, _NEW_COLUMNS, after[changed])
+    for name in changed:
+        if name in obs:
+            del obs[name]
+        file.move(f"{_NEW_COLUMNS}/{name}", f"obs/{name}")
+    del file[_NEW_COLUMNS]
     obs.attrs["column-order"] = [str(name) for name in after]
 
 
-def _check_layout(path: Path, file: h5py.File) -> None:
+def _check_parts(path: Path, file: h5py.File) -> None:
     for name in ("obs", "obsm"):
         if name not in file:
             raise RefusedError(f"{path} holds no cells: it has no {name}")
-    obs = file["obs"]
-    if isinstance(obs, h5py.Dataset) or not isinstance(file["obsm"], h5py.Group):
+    if isinstance(file["obs"], h5py.Dataset) or not isinstance(file["obsm"], h5py.Group):
         raise RefusedError(
             f"{path} was written by an anndata older than 0.7; write it anew with "
             "anndata.read_h5ad(path).write_h5ad(path)"
         )
-    index = obs.attrs.get("_index")
-    if not isinstance(index, str) or index not in obs or "column-order" not in obs.attrs:
-        raise RefusedError(f"{path} holds no cells: its obs is no table")
 
 
 def _dense(values: Any) -> np.ndarray:

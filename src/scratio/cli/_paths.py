@@ -9,6 +9,8 @@ from pathlib import Path
 from scratio.cli._session import RefusedError
 
 STDOUT = Path("-")
+ZARR_FILES = ("zarr.json", ".zgroup")
+"""What a zarr store has in its folder."""
 PLOT_SUFFIXES = (".pdf", ".png", ".svg")
 
 
@@ -76,7 +78,10 @@ class Paths:
 
 def _check_source(path: Path) -> None:
     if path.is_dir():
-        raise RefusedError(f"INPUT: {path} is a folder; an .h5ad file is needed")
+        is_zarr = path.suffix == ".zarr" or any((path / name).exists() for name in ZARR_FILES)
+        how = f"anndata.read_zarr({str(path)!r}).write_h5ad({str(path.with_suffix('.h5ad'))!r})"
+        what = f"a zarr store; write it as a file by {how}" if is_zarr else "a folder"
+        raise RefusedError(f"INPUT: {path} is {what}; an .h5ad file is needed")
     if not path.exists():
         raise RefusedError(f"INPUT: there is no file {path}")
     if not os.access(path, os.R_OK):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 import anndata
 from anndata import AnnData
@@ -12,6 +14,8 @@ from anndata import AnnData
 from scratio._atomic import atomic
 from scratio.datasets._optional import require
 from scratio.datasets._sources import RAW_FILES
+
+logger = logging.getLogger(__name__)
 
 
 def cache_folder(cache_dir: str | Path | None) -> Path:
@@ -39,6 +43,8 @@ def cache_folder(cache_dir: str | Path | None) -> Path:
 def fetch(name: str, folder: Path) -> Path:
     """Path of a public file in the cache, downloaded if it is not there or is not what it should be.
 
+    Another file of this name is renamed, not lost.
+
     Parameters
     ----------
     name
@@ -56,8 +62,10 @@ def fetch(name: str, folder: Path) -> Path:
         If what was downloaded has another sha256; it is not kept.
     """
     pooch, file, target = require("pooch"), RAW_FILES[name], folder / name
+    is_other = target.exists() and pooch.file_hash(str(target)) != file.sha256
+    fname = f".{uuid4().hex}.{name}" if is_other else name
     try:
-        return Path(pooch.retrieve(file.url, known_hash=f"sha256:{file.sha256}", fname=name, path=folder))
+        retrieved = Path(pooch.retrieve(file.url, known_hash=f"sha256:{file.sha256}", fname=fname, path=folder))
     except ValueError as error:
         raise ValueError(f"{file.url} is not the file it was, its sha256 should be {file.sha256}: {error}") from error
     except OSError as error:
@@ -66,12 +74,18 @@ def fetch(name: str, folder: Path) -> Path:
             f"{file.url} cannot be downloaded to {target}, and {found} ({error}). Without a network, put the file "
             f"there by hand; its sha256 is {file.sha256}"
         ) from error
+    if is_other:
+        _set_aside(target)
+        os.replace(retrieved, target)
+    return target
 
 
 def load(
     name: str, *, version: int, raw: tuple[str, ...], convert: Callable[..., AnnData], cache_dir: str | Path | None
 ) -> AnnData:
     """Data set from the cache; converted from public files, and kept, if it is not there or cannot be read.
+
+    A file of its name that cannot be read is renamed, not lost.
 
     Parameters
     ----------
@@ -102,8 +116,19 @@ def load(
     require("rdata")  # before anything is downloaded
     with atomic(path) as partial:
         convert(*[fetch(file, folder) for file in raw]).write_h5ad(partial, compression="gzip")
+        if path.exists():
+            _set_aside(path)
     # Read back, so that the first call returns what every later one does.
     return anndata.read_h5ad(path)
+
+
+def _set_aside(path: Path) -> None:
+    """Rename a file whose name is needed: scratio may not have written it."""
+    number = 1
+    while (other := path.with_name(f"{path.name}.replaced-{number}")).exists():
+        number += 1
+    logger.warning("%s is not what scratio keeps under this name; renamed to %s", path, other.name)
+    path.rename(other)
 
 
 def _read(path: Path) -> AnnData | None:

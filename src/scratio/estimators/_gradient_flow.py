@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from scratio._autograd import differentiable
+
 LONGEST_STEP = 0.5
 """Longest step in units of the standardised embedding, per square root of its dimension; further ones are cut."""
 
@@ -43,8 +45,9 @@ def gradient_flow(
     longest = LONGEST_STEP * x.shape[1] ** 0.5
     x = x.detach()
     for _ in range(n_steps):
-        with torch.enable_grad():
-            x.requires_grad_(True)
+        with differentiable():
+            # A tensor that was made in inference mode can never be differentiated; a copy of it can.
+            x = x.clone().requires_grad_(True)
             (gradient,) = torch.autograd.grad(descent(x).sum(), x)
         step = step_size * gradient
         length = step.norm(dim=1, keepdim=True).clamp_min(torch.finfo(step.dtype).tiny)

@@ -12,6 +12,9 @@ import zarr
 from anndata import AnnData
 from anndata.io import read_elem
 
+X, ENCODING = "X", "0.2.0"
+"""The embedding that is the matrix itself; version of the tables whose columns are read one by one."""
+
 
 def read_lazy(path: str | Path, *, obsm_key: str = "X_pca", obs_keys: Sequence[str] | None = None) -> AnnData:
     """Open an ``.h5ad`` or ``.zarr`` file: labels in memory, the embedding on disk.
@@ -24,7 +27,7 @@ def read_lazy(path: str | Path, *, obsm_key: str = "X_pca", obs_keys: Sequence[s
     path
         File, or folder of a zarr store.
     obsm_key
-        Embedding.
+        Embedding; ``"X"`` is the matrix of the file itself, where it is dense.
     obs_keys
         Columns of ``obs`` to read; by default all.
 
@@ -55,12 +58,15 @@ def read_lazy(path: str | Path, *, obsm_key: str = "X_pca", obs_keys: Sequence[s
         if name not in store:
             raise ValueError(f"{path} holds no cells: it has no {name}")
     obs, obsm = store["obs"], store["obsm"]
-    if obsm_key not in obsm:
+    is_x = obsm_key == X and X not in obsm and X in store
+    if obsm_key not in obsm and not is_x:
         raise KeyError(f"{path}: obsm has no key {obsm_key!r}; found: {sorted(obsm)}")
-    if not isinstance(obsm[obsm_key], h5py.Dataset | zarr.Array):
-        raise ValueError(f"{path}: obsm[{obsm_key!r}] is not a dense matrix; store it as one")
+    embedding = store[X] if is_x else obsm[obsm_key]
+    if not isinstance(embedding, h5py.Dataset | zarr.Array):
+        name = X if is_x else f"obsm[{obsm_key!r}]"
+        raise ValueError(f"{path}: {name} is not a dense matrix; store it as one")
     table = read_elem(obs) if obs_keys is None else _columns(obs, obs_keys, path)
-    return AnnData(obs=table, obsm={obsm_key: obsm[obsm_key]})
+    return AnnData(obs=table, obsm={obsm_key: embedding})
 
 
 def _opened(path: Path) -> Any:
@@ -76,9 +82,14 @@ def _columns(obs: Any, keys: Sequence[str], path: str | Path) -> pd.DataFrame:
     """Some columns of a table, with its index."""
     if isinstance(keys, str):
         raise TypeError(f"obs_keys must be a list of keys, got the string {keys!r}")
-    absent = [key for key in keys if key not in obs]
+    # Columns one by one as anndata's format has them since 0.8; tables of any other are read whole.
+    is_known = obs.attrs.get("encoding-type") == "dataframe" and obs.attrs.get("encoding-version") == ENCODING
+    table = None if is_known else read_elem(obs)
+    found = list(obs.attrs["column-order"]) if table is None else list(table)
+    absent = [key for key in keys if key not in found]
     if absent:
-        found = list(obs.attrs.get("column-order", []))
         raise KeyError(f"{path}: obs has no key {absent[0]!r}; found: {found}")
+    if table is not None:
+        return table[list(keys)]
     index = pd.Index(read_elem(obs[obs.attrs["_index"]]))
     return pd.DataFrame({key: read_elem(obs[key]) for key in keys}, index=index)

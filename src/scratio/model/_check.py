@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from anndata.abc import CSCDataset, CSRDataset
 from scipy import sparse
 
 from scratio._blocks import slabs
+
+X = "X"
+"""Name of the embedding that is ``adata.X`` itself, as in scanpy."""
 
 
 def check_at_least(least: float, **values: float | None) -> None:
@@ -18,6 +23,48 @@ def check_at_least(least: float, **values: float | None) -> None:
     for name, value in values.items():
         if value is not None and not value >= least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def check_anndata(adata: Any, *, copy: bool | None = None) -> None:
+    """Refuse what is not an AnnData in memory or in an open file, and, with ``copy``, what cannot take results.
+
+    Parameters
+    ----------
+    adata
+        What the user passed.
+    copy
+        Whether results go to a copy; None where nothing is written.
+
+    Raises
+    ------
+    TypeError
+        If it is a MuData, was opened by :func:`anndata.experimental.read_lazy`, or is something else.
+    ValueError
+        If it is backed by a file and is a view, or would have to be copied.
+    """
+    if not isinstance(adata, AnnData):
+        if modalities := list(getattr(adata, "mod", ())):
+            raise TypeError(
+                f"adata is a MuData; pass one of its modalities: {', '.join(f'mdata[{name!r}]' for name in modalities)}"
+            )
+        raise TypeError(f"adata must be an AnnData, got {type(adata).__name__}")
+    if not isinstance(adata.obs, pd.DataFrame):
+        raise TypeError(
+            "adata was opened by anndata.experimental.read_lazy, whose obs is not in memory; open the file by "
+            "scratio.io.read_lazy(path), which leaves the embedding on disk, or pass adata.to_memory()"
+        )
+    if copy is None or not adata.isbacked:
+        return
+    if adata.is_view:
+        raise ValueError(
+            "adata is a view of a file opened with backed='r', which cannot take results; pass "
+            "adata.to_memory(), or adata.copy(filename=...) for a file of its own"
+        )
+    if copy:
+        raise ValueError(
+            "copy=True, but adata is backed by a file and would have to be copied into another; leave copy out, or "
+            "pass adata.to_memory()"
+        )
 
 
 def check_unique_names(adata: AnnData) -> None:
@@ -40,6 +87,8 @@ def check_embedding(adata: AnnData, obsm_key: str) -> np.ndarray:
 def check_source(adata: AnnData, obsm_key: str, *, finite: bool = True) -> Any:
     """Embedding as it is, dense, two-dimensional and finite: in memory, or a dask, HDF5 or zarr array.
 
+    ``"X"`` stands for ``adata.X``, unless ``obsm`` has that key.
+
     Parameters
     ----------
     adata
@@ -54,24 +103,37 @@ def check_source(adata: AnnData, obsm_key: str, *, finite: bool = True) -> Any:
     KeyError
         If ``obsm`` has no such key.
     TypeError
-        If it is sparse or does not hold numbers.
+        If the key is not a string, or the embedding is sparse or does not hold numbers.
     ValueError
         If it is not two-dimensional, is empty, or has NaN or infinite entries.
     """
-    if obsm_key not in adata.obsm:
+    check_anndata(adata)
+    if not isinstance(obsm_key, str):
+        raise TypeError(
+            f"an embedding is named by a string, got {obsm_key!r}; obsm has {list(adata.obsm)}, and 'X' stands for "
+            "adata.X"
+        )
+    if not has_source(adata, obsm_key):
         raise KeyError(
             f"obsm has no key {obsm_key!r}; found: {list(adata.obsm)}. Compute an embedding first, for example "
             "scanpy.pp.pca(adata), and name it."
         )
-    x = adata.obsm[obsm_key]
-    if sparse.issparse(x):
-        raise TypeError(f"obsm[{obsm_key!r}] is sparse; scratio needs a dense embedding: store x.toarray()")
+    x, name = source_of(adata, obsm_key), source_name(adata, obsm_key)
+    if sparse.issparse(x) or isinstance(x, CSRDataset | CSCDataset):
+        raise TypeError(
+            f"{name} is sparse; scratio needs a dense embedding: "
+            + (
+                "compute one, for example scanpy.pp.pca(adata), or with few features set adata.X = adata.X.toarray()"
+                if name == X
+                else "store x.toarray()"
+            )
+        )
     if isinstance(x, np.ndarray | pd.DataFrame) or not hasattr(x, "dtype"):
         x = np.asarray(x)
     if len(x.shape) != 2 or 0 in x.shape:
-        raise ValueError(f"obsm[{obsm_key!r}] must have shape (n_cells, n_dimensions), got {tuple(x.shape)}")
+        raise ValueError(f"{name} must have shape (n_cells, n_dimensions), got {tuple(x.shape)}")
     if not np.issubdtype(x.dtype, np.number) or np.issubdtype(x.dtype, np.complexfloating):
-        raise TypeError(f"obsm[{obsm_key!r}] must hold real numbers, got dtype {x.dtype}")
+        raise TypeError(f"{name} must hold real numbers, got dtype {x.dtype}")
     if finite:
         n_bad, first = 0, -1
         for start, part in slabs(x):
@@ -83,6 +145,37 @@ def check_source(adata: AnnData, obsm_key: str, *, finite: bool = True) -> Any:
     return x
 
 
+def has_source(adata: AnnData, obsm_key: str) -> bool:
+    """Whether there is an embedding of this name."""
+    return obsm_key in adata.obsm or (obsm_key == X and adata.X is not None)
+
+
+def source_of(adata: AnnData, obsm_key: str) -> Any:
+    """The embedding of this name, unchecked."""
+    return adata.X if source_name(adata, obsm_key) == X else adata.obsm[obsm_key]
+
+
+def source_name(adata: AnnData, obsm_key: str) -> str:
+    """Where the embedding of this name lies, for messages."""
+    return X if obsm_key == X and X not in adata.obsm else f"obsm[{obsm_key!r}]"
+
+
+def check_spread(x: Any, name: str) -> None:
+    """Refuse an embedding that has all cells in one place.
+
+    Raises
+    ------
+    ValueError
+        If no dimension has two different values.
+    """
+    first = np.asarray(x[:1])
+    if not any((part != first).any() for _, part in slabs(x)):
+        raise ValueError(
+            f"{name} is the same for all {x.shape[0]} cells, so nothing can be told about any of them; compute the "
+            "embedding again"
+        )
+
+
 def check_finite(part: np.ndarray, start: int, adata: AnnData, obsm_key: str) -> None:
     """Refuse a block of rows of the embedding, from row ``start`` on, that has NaN or infinite entries."""
     bad = np.flatnonzero(~np.isfinite(part).all(axis=1))
@@ -92,8 +185,8 @@ def check_finite(part: np.ndarray, start: int, adata: AnnData, obsm_key: str) ->
 
 def _not_finite(adata: AnnData, obsm_key: str, n_bad: int, first: int) -> ValueError:
     return ValueError(
-        f"obsm[{obsm_key!r}] has NaN or infinite entries in {n_bad} of {adata.n_obs} cells, the first being "
-        f"{adata.obs_names[first]!r}; remove those cells or compute the embedding again"
+        f"{source_name(adata, obsm_key)} has NaN or infinite entries in {n_bad} of {adata.n_obs} cells, the first "
+        f"being {adata.obs_names[first]!r}; remove those cells or compute the embedding again"
     )
 
 
@@ -101,7 +194,10 @@ def check_obs_key(adata: AnnData, key: str) -> pd.Series:
     """Column of ``obs``."""
     if key not in adata.obs:
         raise KeyError(f"obs has no key {key!r}; found: {list(adata.obs.columns)}")
-    return adata.obs[key]
+    column = adata.obs[key]
+    if isinstance(column, pd.DataFrame):
+        raise ValueError(f"obs has {column.shape[1]} columns named {key!r}; rename or remove all but one")
+    return column
 
 
 def check_categories(adata: AnnData, key: str) -> pd.Series:
@@ -125,6 +221,30 @@ def check_numbers(adata: AnnData, key: str) -> np.ndarray:
     return values
 
 
+def category_of(value: Any, found: Collection[str]) -> str:
+    """Name of a category that a user wrote as text or as a number: 1 and 1.0 are the category ``"1.0"`` as well.
+
+    Parameters
+    ----------
+    value
+        What was written.
+    found
+        Names of the categories; where none fits, the name is that of the value.
+    """
+    name = str(value)
+    if name in found or isinstance(value, str | bool | np.bool_) or not isinstance(value, Real):
+        return name
+    same = [other for other in found if _as_number(other) == value]
+    return same[0] if len(same) == 1 else name
+
+
+def _as_number(name: str) -> float | None:
+    try:
+        return float(name)
+    except ValueError:
+        return None
+
+
 def check_groups(adata: AnnData, key: str, names: Sequence[str], n_folds: int = 1) -> pd.Series:
     """Labels of all cells (missing ones stay missing), with every named category present often enough for the folds."""
     labels = check_obs_key(adata, key)
@@ -132,11 +252,11 @@ def check_groups(adata: AnnData, key: str, names: Sequence[str], n_folds: int = 
     labels = labels.astype(str).where(labels.notna())
     counts = labels.value_counts()
     for name in names:
-        if str(name) not in counts.index:
-            raise ValueError(f"obs[{key!r}] has no category {str(name)!r}; found: {sorted(counts.index)}")
-        if counts[str(name)] < max(n_folds, 2):
+        if name not in counts.index:
+            raise ValueError(f"obs[{key!r}] has no category {name!r}; found: {sorted(counts.index)}")
+        if counts[name] < max(n_folds, 2):
             raise ValueError(
-                f"obs[{key!r}] has {counts[str(name)]} cells in category {str(name)!r}, fewer than n_folds={n_folds} "
+                f"obs[{key!r}] has {counts[name]} cells in category {name!r}, fewer than n_folds={n_folds} "
                 "folds need; use fewer folds or more cells"
             )
     return labels

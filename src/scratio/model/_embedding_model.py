@@ -14,11 +14,18 @@ from anndata import AnnData
 from torch import Tensor
 
 from scratio._blocks import moments, take_rows
-from scratio._compat import AnnDataManager, BaseModelClass, CategoricalObsField, NumericalObsField, ObsmField
+from scratio._compat import (
+    AnnDataManager,
+    BaseModelClass,
+    CategoricalObsField,
+    LayerField,
+    NumericalObsField,
+    ObsmField,
+)
 from scratio._quiet import quiet
 from scratio._summary import Summary
 from scratio.model import _saving
-from scratio.model._check import check_categories, check_numbers, check_source
+from scratio.model._check import X, check_categories, check_numbers, check_source, check_spread, source_name
 from scratio.model._schema import ConditionSchema
 from scratio.stats import local_scale
 from scratio.train import StandardisedCells
@@ -63,7 +70,7 @@ class EmbeddingModel(BaseModelClass):
             Cells. Gains scvi-tools' bookkeeping (``obs["_scvi_*"]``, ``uns["_scvi_*"]``).
         obsm_key
             Embedding, shape (n_cells, d): dense, finite. A dask, HDF5 or zarr array stays on disk and is streamed
-            (:func:`scratio.io.read_lazy`).
+            (:func:`scratio.io.read_lazy`). ``"X"`` stands for ``adata.X``, as in scanpy.
         condition_keys
             Categorical columns of ``obs`` to condition on.
         continuous_keys
@@ -78,10 +85,10 @@ class EmbeddingModel(BaseModelClass):
         KeyError
             If a key is missing.
         TypeError
-            If the embedding is sparse or not numeric, or a continuous key is not numeric.
+            If ``adata`` is not an AnnData, the embedding is sparse or not numeric, or a continuous key is not numeric.
         ValueError
-            If the embedding is not finite or not two-dimensional, a label is missing, or, for a model that compares
-            conditions, there is nothing to compare.
+            If the embedding is not finite, not two-dimensional or the same for all cells, a label is missing, or, for a
+            model that compares conditions, there is nothing to compare.
         """
         if isinstance(condition_keys, str):
             raise TypeError(f"condition_keys must be a list of keys, got the string {condition_keys!r}")
@@ -97,8 +104,9 @@ class EmbeddingModel(BaseModelClass):
                 "sample_key": sample_key,
             }
         )
+        is_x = source_name(adata, obsm_key) == X
         fields = [
-            ObsmField(EMBEDDING, obsm_key),
+            LayerField(EMBEDDING, None, is_count_data=False) if is_x else ObsmField(EMBEDDING, obsm_key),
             # Numbered, since scvi-tools' registry takes no dots in its own names.
             *(CategoricalObsField(f"categorical_{k}", key) for k, key in enumerate(categorical)),
             *(NumericalObsField(f"continuous_{k}", key) for k, key in enumerate(continuous)),
@@ -141,7 +149,8 @@ class EmbeddingModel(BaseModelClass):
         x = check_source(adata, self.obsm_key, finite=finite)
         if x.shape[1] != len(self.location):
             raise ValueError(
-                f"obsm[{self.obsm_key!r}] has {x.shape[1]} dimensions; the model was trained on {len(self.location)}"
+                f"{source_name(adata, self.obsm_key)} has {x.shape[1]} dimensions; the model was trained on "
+                f"{len(self.location)}"
             )
         return StandardisedCells(x, self.location, self.scale)
 
@@ -163,8 +172,8 @@ class EmbeddingModel(BaseModelClass):
         if (high - low < NARROW * self.scale)[high > low].all() and (high > low).any():
             warnings.warn(
                 f"nine tenths of the cells lie within {NARROW:g} of the scale of every dimension of "
-                f"obsm[{self.obsm_key!r}]: a few cells far out make the scale, and the others cannot be told apart. "
-                "Remove the outliers, or compute the embedding again.",
+                f"{source_name(adata, self.obsm_key)}: a few cells far out make the scale, and the others cannot be "
+                "told apart. Remove the outliers, or compute the embedding again.",
                 stacklevel=3,
             )
 
@@ -234,7 +243,7 @@ class EmbeddingModel(BaseModelClass):
 def _check_setup(
     adata: AnnData, obsm_key: str, categorical: list[str], continuous: list[str], *, compares: bool
 ) -> None:
-    check_source(adata, obsm_key)
+    check_spread(check_source(adata, obsm_key), source_name(adata, obsm_key))
     keys = [*categorical, *continuous]
     twice = {key for key in keys if keys.count(key) > 1}
     if twice:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from anndata import AnnData
 
+from scratio._autograd import differentiable
 from scratio._seed import torch_generator
 from scratio.model import _saving
 from scratio.model._check import check_at_least
@@ -18,6 +19,7 @@ from scratio.model._schema import ConditionDict
 from scratio.module import DIVERGENCES, LOSSES, PRIORS, CellPrior, Condition, Perceptron, Prior, StaleRatio
 from scratio.stats import standard_scale
 from scratio.train import CellDataModule, FlowSettings, MemberSplit, TrainConfig, fit_stale_ratio
+from scratio.train._checkpoint import check_folder
 
 _INITIAL_WEIGHTS = 50
 KIND = "FDRL"
@@ -81,6 +83,7 @@ class FDRL(FDRLQueryMixin, EmbeddingModel):
     _module_cls = StaleRatio
     module: StaleRatio
 
+    @differentiable()
     def __init__(
         self,
         adata: AnnData | None = None,
@@ -138,6 +141,7 @@ class FDRL(FDRLQueryMixin, EmbeddingModel):
             self._prepare(adata)
             self._build()
 
+    @differentiable()
     def train(
         self,
         max_steps: int = 8_000,
@@ -177,6 +181,8 @@ class FDRL(FDRLQueryMixin, EmbeddingModel):
         ------
         ValueError
             If the model has no cells or a setting is out of range.
+        FileExistsError
+            If ``checkpoint_dir`` holds a ``last.ckpt`` that is not scratio's.
         FloatingPointError
             If the training diverges.
         """
@@ -184,6 +190,8 @@ class FDRL(FDRLQueryMixin, EmbeddingModel):
             raise ValueError("the model has no cells to train on; make one with FDRL(adata)")
         if resume and checkpoint_dir is None:
             raise ValueError("resume=True needs checkpoint_dir, the folder of the checkpoint")
+        if checkpoint_dir is not None:
+            check_folder(Path(checkpoint_dir))
         config = TrainConfig(
             max_steps=max_steps,
             batch_size=batch_size,
@@ -251,6 +259,7 @@ class FDRL(FDRLQueryMixin, EmbeddingModel):
         return super()._weights() | {f"prior.{name}": value for name, value in prior.items()}
 
     @classmethod
+    @differentiable()
     def load(cls, dir_path: str | Path, adata: AnnData | None = None) -> FDRL:
         """Read a model that :meth:`save` wrote. Nothing in the files is executed.
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from scratio._autograd import differentiable
 from scratio._seed import torch_generator
 from scratio.module import Perceptron
 
@@ -14,7 +15,7 @@ N_STEPS, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY, SMOOTHING = 1_500, 512, 1e-3, 
 """Training; the noise on cells, in standard deviations, keeps the probability smooth between them."""
 
 
-@torch.enable_grad()
+@differentiable()
 def fit_membership(x: Tensor, has_it: np.ndarray, random_state: int, device: torch.device) -> Perceptron:
     """Network of the log odds that a standardised cell has the condition, learnt from cells (n, d).
 

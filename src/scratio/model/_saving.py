@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +21,26 @@ DEFAULT_KIND = "ScRatio"
 REQUIRED = {"settings", "schema", "obsm_key", "is_trained", "training", "history"}
 DESCRIPTION, WEIGHTS = "scratio.json", "weights.safetensors"
 """Name of the description, and of the weights before version 2, whose descriptions do not say."""
+WEIGHTS_NAME = re.compile(r"weights(-[0-9a-f]{12})?\.safetensors")
+"""Names of weights that are scratio's to remove."""
 
 
 def write(path: str | Path, description: dict[str, Any], tensors: dict[str, torch.Tensor], *, overwrite: bool) -> None:
     """Write a model folder.
 
     The weights' name is made of their hash and the description, which names them, is put in place last: a process that
-    is killed leaves the model that was there, or the new one.
+    is killed leaves the model that was there, or the new one. Of the files in the folder only those of the model that
+    is replaced are removed.
 
     Raises
     ------
     FileExistsError
-        If a model lies there and ``overwrite`` is False.
+        If a model lies there and ``overwrite`` is False, or what lies there is not a model of scratio.
     """
     folder = Path(path)
-    if (folder / DESCRIPTION).exists() and not overwrite:
-        raise FileExistsError(f"{folder} holds a model already; pass overwrite=True to replace it")
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file; a model is saved as a folder: choose another name")
+    earlier = _weights_to_replace(folder, overwrite=overwrite)
     weights = serialised(tensors)
     digest = hashlib.sha256(weights).hexdigest()
     files = {"weights": f"weights-{digest[:12]}.safetensors", "weights_sha256": digest}
@@ -46,9 +51,28 @@ def write(path: str | Path, description: dict[str, Any], tensors: dict[str, torc
         partial.write_bytes(weights)
     with atomic(folder / DESCRIPTION) as partial:
         partial.write_text(text, encoding="utf-8")
-    for earlier in folder.glob("weights*.safetensors"):
-        if earlier.name != files["weights"]:
-            earlier.unlink()
+    if earlier is not None and earlier.name != files["weights"]:
+        earlier.unlink(missing_ok=True)
+
+
+def _weights_to_replace(folder: Path, *, overwrite: bool) -> Path | None:
+    """Weights of the model that lies in a folder and may be replaced; None where there is none."""
+    description = folder / DESCRIPTION
+    if not description.exists():
+        return None
+    if not overwrite:
+        raise FileExistsError(f"{folder} holds a model already; pass overwrite=True to replace it")
+    try:
+        found = json.loads(description.read_text(encoding="utf-8"))
+        weights = str(found.get("weights", WEIGHTS)) if "format_version" in found else ""
+    except (ValueError, TypeError, AttributeError):
+        weights = ""
+    if not WEIGHTS_NAME.fullmatch(weights):
+        raise FileExistsError(
+            f"{description} does not describe a model of scratio, so it is not replaced; move it away, or choose "
+            "another folder"
+        )
+    return folder / weights
 
 
 def serialised(tensors: dict[str, torch.Tensor]) -> bytes:

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
-from scratio.model._check import check_categories, check_numbers
+from scratio.model._check import category_of, check_categories, check_numbers
 from scratio.module import MARGINAL, Condition, all_but
 
 
@@ -173,9 +173,10 @@ class ConditionSchema:
             return all_but(self._codes(key, names, value.category, adata, name))
         if value is OWN:
             return self._own_codes(key, names, _required(adata, key, name))
-        if str(value) not in names:
+        category = category_of(value, names)
+        if category not in names:
             raise ValueError(f"{name}: obs[{key!r}] has no category {value!r}; found: {names}")
-        return names.index(str(value))
+        return names.index(category)
 
     def _own_codes(self, key: str, names: list[str], adata: AnnData) -> np.ndarray:
         labels = check_categories(adata, key)

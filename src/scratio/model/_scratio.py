@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from anndata import AnnData
 
+from scratio._autograd import differentiable
 from scratio._seed import torch_generator
 from scratio.model import _saving
 from scratio.model._combinations import Combinations, observed_combinations
@@ -84,6 +85,7 @@ class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
     _module_cls = FlowNetwork
     module: FlowNetwork
 
+    @differentiable()
     def __init__(
         self,
         adata: AnnData | None = None,
@@ -182,6 +184,7 @@ class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
         _saving.write(dir_path, description, tensors, overwrite=overwrite)
 
     @classmethod
+    @differentiable()
     def load(cls, dir_path: str | Path, adata: AnnData | None = None) -> ScRatio:
         """Read a model that :meth:`save` wrote. Nothing in the files is executed.
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from anndata import AnnData
 
+from scratio._autograd import differentiable
 from scratio._seed import child_seed
 from scratio.model._check import check_at_least, check_categories
 from scratio.model._combinations import distinct_rows
@@ -30,11 +32,14 @@ from scratio.model._selection import (
 from scratio.module import Condition, FlowNetwork, PotentialNetwork
 from scratio.stats import disjoint_parts, grouped_folds, most_folds, stratified_folds
 from scratio.train import CellDataModule, MemberSplit, StandardisedCells, TrainConfig, TrainResult, fit
-from scratio.train._config import default_precision, default_validation_size, defaults_for
+from scratio.train._checkpoint import check_folder
+from scratio.train._config import check_names, default_precision, default_validation_size, defaults_for
 
 _FOLDS, _VALIDATION, _REFERENCE = 11, 12, 15
 
-PILOT_STEPS = 800
+PILOT_STEPS, PILOT = 800, "pilot"
+SETTINGS = {field.name for field in fields(TrainConfig)} - {"ensemble_size"}
+"""Fields of a training's settings that are the user's to give; the ensemble is as large as the model."""
 ROW = np.int32
 """Type of row numbers, of which every member has a list: half the memory of the default."""
 FEWEST_PARTS = 4
@@ -75,6 +80,7 @@ class TrainingMixin:
     _standardised: Callable[..., StandardisedCells]
     _build: Callable[..., None]
 
+    @differentiable()
     def train(
         self,
         max_steps: int | None = None,
@@ -93,6 +99,8 @@ class TrainingMixin:
         progress_bar: bool = True,
         checkpoint_dir: str | Path | None = None,
         resume: bool = False,
+        logger: Any = False,
+        callbacks: Sequence[Any] = (),
         **config: Any,
     ) -> None:
         """Train all members and folds together.
@@ -136,6 +144,9 @@ class TrainingMixin:
             Folder for a checkpoint at every validation.
         resume
             Continue from the checkpoint in ``checkpoint_dir``, if there is one.
+        logger, callbacks
+            For :class:`lightning.pytorch.Trainer`; they see the training itself, not the shorter one beforehand. At
+            every validation there are ``train_loss`` and ``validation_loss``, means over the networks.
         **config
             Further fields of ``scratio.train.TrainConfig``: ``learning_rate``, ``weight_decay``, ``warmup_steps``,
             ``cosine_decay``, ``gradient_clip``, ``ema_decay``, ``validate_every``, ``n_validation``. Of several values
@@ -145,16 +156,25 @@ class TrainingMixin:
         ------
         ValueError
             If the model has no cells, a setting is out of range, or a condition has fewer cells than folds.
+        TypeError
+            If there is no such setting.
+        FileExistsError
+            If ``checkpoint_dir`` holds a ``last.ckpt`` that is not scratio's.
         FloatingPointError
             If the loss stops being finite.
+        KeyboardInterrupt
+            After Ctrl-C; the model is then untrained.
         """
         if self.adata is None:
             raise ValueError("the model has no cells to train on; make one with ScRatio(adata)")
         if validation_size is not None and not 0.0 < validation_size < 1.0:
             raise ValueError(f"validation_size must lie between 0 and 1, got {validation_size}")
+        check_names(config, SETTINGS | {name for name in signature(self.train).parameters if name != "config"})
         check_at_least(1, batch_size=batch_size, max_steps=max_steps)
         if resume and checkpoint_dir is None:
             raise ValueError("resume=True needs checkpoint_dir, the folder of the checkpoint")
+        for folder in () if checkpoint_dir is None else (Path(checkpoint_dir), Path(checkpoint_dir) / PILOT):
+            check_folder(folder)
         asked = {} if max_steps is None else {"max_steps": max_steps}
         asked |= {"early_stopping": early_stopping, "patience": patience, "random_state": random_state, **config}
         trainer = {
@@ -166,6 +186,8 @@ class TrainingMixin:
             "strategy": strategy,
             "num_nodes": num_nodes,
             "precision": precision or default_precision(self._settings["parametrization"]),
+            "logger": logger,
+            "callbacks": callbacks,
         }
         self._train(self._run(batch_size, validation_size, group_key, asked, trainer))
 
@@ -247,8 +269,10 @@ class TrainingMixin:
         folder = run.trainer["checkpoint_dir"]
         trainer = {
             **run.trainer,
-            "checkpoint_dir": None if folder is None else Path(folder) / "pilot",
+            "checkpoint_dir": None if folder is None else Path(folder) / PILOT,
             "description": "choosing the configuration",
+            "logger": False,
+            "callbacks": (),
         }
         pilot = replace(run, settings=replace(settings, max_steps=steps, ensemble_size=size), trainer=trainer)
         trained = self._fit(pilot, candidates, 1)

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from pandas.api.types import is_list_like
 
 from scratio.model import OWN
-from scratio.model._check import check_categories, check_embedding, check_unique_names
+from scratio.model._check import check_anndata, check_categories, check_embedding, check_unique_names
 from scratio.tl._cross_fit import FitSettings, fit_model, score, supported, with_columns
 from scratio.tl._fingerprint import data_fingerprint
-from scratio.tl._write import check_key_added, copied, finish, history_tables, record, training_of
+from scratio.tl._write import begin, check_key_added, finish, history_tables, record, training_of
 
 
 def batch_effect(
@@ -48,7 +49,7 @@ def batch_effect(
         Column with the cell type or another label that is held fixed; without it batches are compared with all cells.
         Batches differ in their share of cell types, which is no batch effect, so give it where you can.
     use_rep
-        Embedding in ``obsm``, or several to compare, such as ``["X_pca", "X_pca_harmony"]``.
+        Embedding in ``obsm``, or several to compare, such as ``["X_pca", "X_pca_harmony"]``; ``"X"`` is ``adata.X``.
     n_folds
         Cross-fitting folds, at least 2.
     method
@@ -99,15 +100,16 @@ def batch_effect(
     >>> list(adata.uns["batch_effect"]["summary"]["group"])
     ['all cells', 'control', 'treated']
     """
+    check_anndata(adata, copy=copy)
     settings = FitSettings.checked(n_folds, method, random_state, model_kwargs, train_kwargs)
-    embeddings = [use_rep] if isinstance(use_rep, str) else list(use_rep)
+    embeddings: list[Any] = list(use_rep) if is_list_like(use_rep) else [use_rep]
     keys = [batch_key, *([label_key] if label_key is not None else [])]
     used = _cells(adata, keys, embeddings, n_folds)
     prefixes = {name: f"{key_added}_{name}" if len(embeddings) > 1 else key_added for name in embeddings}
-    check_key_added(
+    plan = check_key_added(
         adata,
         key_added,
-        [f"{prefix}_{kind}" for prefix in prefixes.values() for kind in ("log_ratio", "std", "support")],
+        obs=[f"{prefix}_{kind}" for prefix in prefixes.values() for kind in ("log_ratio", "std", "support")],
     )
     columns, tables, training, history = {}, [], {}, {}
     for name, prefix in prefixes.items():
@@ -118,7 +120,7 @@ def batch_effect(
         columns[f"{prefix}_support"] = supported(model, {batch_key: OWN, **fixed}, fixed)
         tables.append(_summary(name, values, used.obs, keys))
         training[name], history[name] = training_of(model), history_tables(model.history)
-    target = copied(adata) if copy else adata
+    target = begin(adata, key_added, copy)
     with_columns(target, used.obs_names, columns)
     params = {"batch_key": batch_key, "label_key": label_key, "use_rep": embeddings, **vars(settings)}
     summary = pd.concat(tables, ignore_index=True)
@@ -130,7 +132,7 @@ def batch_effect(
         training=training,
         history=history,
     )
-    return finish(target, key_added, result, copy)
+    return finish(target, key_added, result, plan, copy)
 
 
 def _cells(adata: AnnData, keys: list[str], embeddings: list[str], n_folds: int) -> AnnData:

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from pandas.api.types import is_list_like
 
 from scratio.model import ScRatio
-from scratio.model._check import check_categories, check_embedding, check_unique_names
+from scratio.model._check import category_of, check_anndata, check_categories, check_embedding, check_unique_names
 from scratio.stats import held_out_log_odds
 from scratio.tl._cross_fit import FitSettings, fit_model, score, supported, with_columns
 from scratio.tl._fingerprint import data_fingerprint
-from scratio.tl._write import check_key_added, copied, finish, record
+from scratio.tl._write import begin, check_key_added, finish, record
 
 Group = tuple[str, ...]
 """Category of each condition key."""
@@ -79,7 +80,7 @@ def combination_effect(
         Category without either treatment: a pair, or one category. If a single reference is part of the combination, as
         ``"medium"`` of ``"medium+a+b"``, the treatments are what remains.
     use_rep
-        Embedding in ``obsm``, shape (n_cells, d).
+        Embedding in ``obsm``, shape (n_cells, d); ``"X"`` is ``adata.X`` itself, for example markers of a cytometer.
     n_folds
         Cross-fitting folds, at least 2.
     method
@@ -136,13 +137,14 @@ def combination_effect(
     >>> bool(adata.obs["combination_interaction"].notna().all())
     True
     """
+    check_anndata(adata, copy=copy)
     settings = FitSettings.checked(n_folds, method, random_state, model_kwargs, train_kwargs)
     keys = [condition_keys] if isinstance(condition_keys, str) else list(condition_keys)
-    designs = _designs(keys, combination, reference)
+    designs = _designs(adata, keys, combination, reference)
     used = _cells(adata, keys, designs, use_rep, n_folds)
     prefixes = [f"{key_added}_{design.name}" if len(designs) > 1 else key_added for design in designs]
     kinds = ("log_ratio", "std", "interaction", "support")
-    check_key_added(adata, key_added, [f"{prefix}_{kind}" for prefix in prefixes for kind in kinds])
+    plan = check_key_added(adata, key_added, obs=[f"{prefix}_{kind}" for prefix in prefixes for kind in kinds])
     model = fit_model(used, keys, use_rep, settings)
     own = _groups(used.obs, keys)
     columns, rows = {}, []
@@ -154,7 +156,7 @@ def combination_effect(
             column[cells] = found
             columns[f"{prefix}_{kind}"] = column
         rows.append(_summary(design, own.iloc[cells], *values[:3], np.asarray(used.obsm[use_rep])[cells], settings))
-    target = copied(adata) if copy else adata
+    target = begin(adata, key_added, copy)
     with_columns(target, used.obs_names, columns)
     params = {
         "condition_keys": keys,
@@ -165,25 +167,26 @@ def combination_effect(
     }
     data = data_fingerprint(used, use_rep, keys)
     result = record("combination_effect", params, data, model, summary=pd.DataFrame(rows))
-    return finish(target, key_added, result, copy)
+    return finish(target, key_added, result, plan, copy)
 
 
-def _designs(keys: list[str], combination: Any, reference: Any) -> list[Design]:
+def _designs(adata: AnnData, keys: list[str], combination: Any, reference: Any) -> list[Design]:
     """The groups of every combination that is asked about."""
     if len(keys) not in (1, 2) or len(set(keys)) < len(keys):
         raise ValueError(f"condition_keys must name one column or two different ones, got {keys}")
     if len(keys) == 1:
         several = [combination] if isinstance(combination, str) else list(combination)
         return [_design_of_one_column(str(name), str(reference)) for name in several]
-    several = [combination] if isinstance(combination[0], str) else list(combination)
-    if any(isinstance(pair, str) or len(pair) != 2 for pair in (*several, reference)):
+    several = list(combination) if is_list_like(combination) and all(map(is_list_like, combination)) else [combination]
+    if any(not is_list_like(pair) or len(pair) != 2 for pair in (*several, reference)):
         raise ValueError(
             f"with two condition_keys combination and reference are pairs of categories; got {combination!r} and "
             f"{reference!r}"
         )
-    none = tuple(map(str, reference))
+    found = [set(check_categories(adata, key)) for key in keys]
+    none, *pairs = (tuple(map(category_of, pair, found)) for pair in (reference, *several))
     designs = []
-    for first, second in (map(str, pair) for pair in several):
+    for first, second in pairs:
         if first == none[0] or second == none[1]:
             raise ValueError(f"combination {(first, second)} has a category of the reference {none}")
         designs.append(Design((first, second), (first, none[1]), (none[0], second), none, (first, second)))

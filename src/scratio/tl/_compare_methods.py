@@ -13,18 +13,20 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 from scratio import peers
+from scratio._autograd import differentiable
 from scratio._seed import child_seed
-from scratio.model._check import check_numbers
+from scratio.model._check import check_anndata, check_numbers
 from scratio.stats import label_slope, stratified_folds
 from scratio.tl._cross_fit import FitSettings, fit_model, score
 from scratio.tl._fingerprint import data_fingerprint
 from scratio.tl._question import Question, cells_of
-from scratio.tl._write import check_key_added, copied, finish, record
+from scratio.tl._write import begin, check_key_added, finish, record
 
 SCRATIO, _FOLDS = "scratio", 51
 DEFAULT = (SCRATIO, "logistic", "boosting", "mlp", "qda", "knn")
 
 
+@differentiable()
 def compare_methods(
     adata: AnnData,
     *,
@@ -51,7 +53,7 @@ def compare_methods(
     treatment, reference
         Its two categories to compare.
     use_rep
-        Embedding in ``obsm``, shape (n_cells, d).
+        Embedding in ``obsm``, shape (n_cells, d); ``"X"`` is ``adata.X`` itself, for example markers of a cytometer.
     methods
         ``"scratio"``, and names of ``scratio.peers.PEERS``: ``"tsm"``, ``"ctsm"``, ``"ctsm-v"`` (each with ``"-sb"``
         for the Schroedinger bridge), ``"naive"``, ``"logistic"``, ``"boosting"``, ``"mlp"``, ``"qda"``, ``"knn"``,
@@ -102,6 +104,7 @@ def compare_methods(
     >>> list(adata.uns["comparison"]["table"]["method"])
     ['qda', 'knn']
     """
+    check_anndata(adata, copy=copy)
     kwargs = _checked(methods, method_kwargs)
     settings = FitSettings.checked(n_folds, "auto", random_state, None, {"progress_bar": False})
     question = Question.parsed(adata, condition_key, treatment, reference, (), n_folds)
@@ -109,22 +112,22 @@ def compare_methods(
     truth = None
     if truth_key is not None:
         truth = pd.Series(check_numbers(adata, truth_key), index=adata.obs_names).loc[used.obs_names].to_numpy()
-    check_key_added(adata, key_added, [], obsm=[key_added])
-    is_treatment = (used.obs[condition_key] == str(treatment)).to_numpy()
+    plan = check_key_added(adata, key_added, obsm=[key_added])
+    is_treatment = (used.obs[condition_key] == question.treatments[0]).to_numpy()
     rng = np.random.default_rng(child_seed(random_state, _FOLDS))
     folds = stratified_folds(is_treatment.astype(int), n_folds, rng)
     found, rows = {}, []
     for name in methods:
         start = time.perf_counter()
         if name == SCRATIO:
-            found[name] = _scratio(used.copy(), question, str(treatment), use_rep, settings, kwargs[name])
+            found[name] = _scratio(used.copy(), question, question.treatments[0], use_rep, settings, kwargs[name])
         else:
             x = np.asarray(used.obsm[use_rep], dtype=np.float64)
             found[name] = _peer(name, x, is_treatment, folds, {"random_state": random_state, **kwargs[name]})
         seconds = time.perf_counter() - start
         rows.append({"method": name, "seconds": seconds, **_measures(found[name], is_treatment, truth)})
         rows[-1]["out_of_fold"] = name not in peers.IN_SAMPLE
-    target = copied(adata) if copy else adata
+    target = begin(adata, key_added, copy)
     target.obsm[key_added] = pd.DataFrame(found, index=used.obs_names).reindex(target.obs_names)
     params = {
         "condition_key": condition_key,
@@ -138,7 +141,7 @@ def compare_methods(
     }
     data = data_fingerprint(used, use_rep, [condition_key])
     result = record("compare_methods", params, data, table=pd.DataFrame(rows))
-    return finish(target, key_added, result, copy)
+    return finish(target, key_added, result, plan, copy)
 
 
 def _checked(

@@ -10,11 +10,11 @@ import pandas as pd
 from anndata import AnnData
 
 from scratio.model import ScRatio
-from scratio.model._check import check_categories, check_numbers
+from scratio.model._check import check_anndata, check_categories, check_numbers
 from scratio.stats import mean_and_error
 from scratio.tl._cross_fit import score
 from scratio.tl._fingerprint import scored_fingerprint
-from scratio.tl._write import check_key_added, copied, finish, record
+from scratio.tl._write import begin, check_key_added, finish, record
 
 N_VALUES = 21
 
@@ -92,9 +92,10 @@ def covariate_curve(
     >>> adata.uns["curve"]["table"]["value"].tolist()
     [1.0, 5.0]
     """
+    check_anndata(adata, copy=copy)
     fixed = dict(fixed or {})
     _check_covariate(model, covariate_key, fixed)
-    check_key_added(adata, key_added, [])
+    plan = check_key_added(adata, key_added)
     if values is None:
         observed = check_numbers(adata, covariate_key)
         values = np.unique(np.quantile(observed, np.linspace(0.0, 1.0, N_VALUES))).tolist()
@@ -106,7 +107,7 @@ def covariate_curve(
         ends = {**fixed, covariate_key: value}, {**fixed, covariate_key: reference}
         rows += _rows(model, adata, value, groups, ends, method)
     table = pd.DataFrame(rows).sort_values(["group", "value"], ignore_index=True)
-    target = copied(adata) if copy else adata
+    target = begin(adata, key_added, copy)
     params = {
         "covariate_key": covariate_key,
         "reference": reference,
@@ -115,7 +116,7 @@ def covariate_curve(
         "method": method,
     }
     result = record("covariate_curve", params, scored_fingerprint(adata, model), table=table)
-    return finish(target, key_added, result, copy)
+    return finish(target, key_added, result, plan, copy)
 
 
 def _check_covariate(model: ScRatio, covariate_key: str, fixed: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from scratio.stats import label_slope, overlap, reliability, residual_inflation
 from scratio.tl._question import Question, Tables
 
 TOLERANCE, SIGNIFICANT = 0.15, 2.0
-"""Deviation of the slope from 1 that does not matter; standard errors of one that is certain."""
+"""Deviation of the slope from 1 that does not matter; standard errors on either side of it that the data leave open."""
 LITTLE_OVERLAP, FEW_SUPPORTED, FEW_EFFECTIVE, RARE = 0.1, 0.9, 50.0, 0.02
 
 
@@ -134,13 +134,20 @@ def verdict(row: dict[str, Any], held_out: str) -> str:
 
 
 def _of_slope(slope: float, error: float, held_out: str) -> str:
+    """What the slope says: the data have to rule out the other answers, so little data say nothing."""
     if not np.isfinite(slope):
         return f"No difference that held-out {held_out} support: the log ratio is the same everywhere."
     measured = f"slope of held-out {held_out} {slope:.2f} ± {error:.2f}"
-    if abs(slope - 1.0) <= max(TOLERANCE, SIGNIFICANT * error):
+    low, high = slope - SIGNIFICANT * error, slope + SIGNIFICANT * error
+    if 1.0 - TOLERANCE <= low and high <= 1.0 + TOLERANCE:
         return f"Calibrated ({measured})."
-    if slope > 1.0:
+    if low > 1.0:
         return f"Too cautious ({measured}): differences are larger than the log ratios say."
-    if slope <= SIGNIFICANT * error:
+    if high < 1.0 and low <= 0.0:
         return f"Not borne out ({measured}): differences do not carry over to {held_out} the networks have not seen."
-    return f"Too bold ({measured}): differences are smaller than the log ratios say."
+    if high < 1.0:
+        return f"Too bold ({measured}): differences are smaller than the log ratios say."
+    return (
+        f"Cannot be told ({measured}): the log ratios may be right, too large or too small by more than "
+        f"{TOLERANCE:.0%}. More {held_out} would tell."
+    )

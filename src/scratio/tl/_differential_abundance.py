@@ -11,6 +11,7 @@ from anndata import AnnData
 from pandas.api.types import is_bool_dtype, is_list_like
 
 from scratio.model import ScRatio
+from scratio.model._check import check_anndata
 from scratio.stats import is_supported
 from scratio.tl._cross_fit import FitSettings, fit_model, means_by_side, of_own, score, with_columns
 from scratio.tl._diagnostics import diagnose
@@ -24,7 +25,7 @@ from scratio.tl._samples import (
     samples_of_all,
     samples_table,
 )
-from scratio.tl._write import check_key_added, copied, drop_earlier, finish, record
+from scratio.tl._write import begin, check_key_added, finish, record
 
 RESULTS, TESTED = ("log_ratio", "std", "typicality", "support"), ("pvalue", "qvalue")
 
@@ -64,7 +65,7 @@ def differential_abundance(
         compared with the reference one by one, by one model; None stands for all categories but the reference. With the
         reference ``"rest"``, unless that is a category, each treatment is compared with all other categories together.
     use_rep
-        Embedding in ``obsm``, shape (n_cells, d).
+        Embedding in ``obsm``, shape (n_cells, d); ``"X"`` is ``adata.X`` itself, for example markers of a cytometer.
     covariate_keys
         Categorical columns held fixed: both densities are conditioned on the cell's own labels of these.
     sample_key
@@ -150,6 +151,7 @@ def differential_abundance(
     >>> bool(adata.obs["da_log_ratio"].notna().all())
     True
     """
+    check_anndata(adata, copy=copy)
     settings = FitSettings.checked(n_folds, method, random_state, model_kwargs, train_kwargs)
     question = Question.parsed(adata, condition_key, treatment, reference, covariate_keys, n_folds)
     used = cells_of(adata, question, use_rep, sample_key, settings)
@@ -158,7 +160,10 @@ def differential_abundance(
     columns = {name: f"{key_added}_{name}" for name in (*RESULTS, *(TESTED if samples else ()))}
     places = f"{key_added}_neighborhood"
     written = [*columns.values(), *([places] if samples else [])]
-    check_key_added(adata, key_added, written, obsm=[*columns.values()] if is_table else [])
+    table_columns = {condition_key: question.treatments} if is_table else {}
+    plan = check_key_added(
+        adata, key_added, obs=written, obsm=[*columns.values()] if is_table else [], tables=table_columns
+    )
     model = fit_model(used, [condition_key, *covariate_keys], use_rep, settings, group_key=sample_key)
     results = _score(model, used, question, settings)
     further: dict[str, Any] = diagnose(model, used, results, question, sample_key)
@@ -168,8 +173,7 @@ def differential_abundance(
         tested, further["neighborhoods"] = _test(model, used, neighborhood, question, samples, settings)
         results, further["samples"] = {**results, **tested}, samples_table(samples)
 
-    target = copied(adata) if copy else adata
-    drop_earlier(target, key_added, [*RESULTS, *TESTED, "neighborhood", "region"])
+    target = begin(adata, key_added, copy)
     if samples:
         names = pd.Series(neighborhood.astype(str), index=used.obs_names, dtype="category")
         target.obs[places] = names.reindex(target.obs_names)
@@ -186,7 +190,7 @@ def differential_abundance(
     keys = [condition_key, *covariate_keys, *([] if sample_key is None else [sample_key])]
     data = data_fingerprint(used, use_rep, keys)
     result = record("differential_abundance", params, data, model, **further)
-    return finish(target, key_added, result, copy)
+    return finish(target, key_added, result, plan, copy)
 
 
 def _score(model: ScRatio, used: AnnData, question: Question, settings: FitSettings) -> Tables:

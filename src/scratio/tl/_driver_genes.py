@@ -10,12 +10,14 @@ import pandas as pd
 from anndata import AnnData
 
 from scratio.model import ScRatio
-from scratio.model._check import check_categories, check_embedding
+from scratio.model._check import X, check_anndata, check_categories, check_embedding, source_name
 from scratio.model._schema import ConditionDict
 from scratio.tl._fingerprint import scored_fingerprint
-from scratio.tl._write import check_key_added, copied, finish, record
+from scratio.tl._write import begin, check_key_added, finish, record
 
 Decoder = str | np.ndarray | Callable[[np.ndarray], np.ndarray]
+PCS = "PCs"
+"""Where scanpy.pp.pca writes the loadings."""
 BATCH, STEP = 1_024, 1e-2
 """Cells decoded at once; length of a step along the gradient, in standard deviations of the embedding."""
 
@@ -27,7 +29,7 @@ def driver_genes(
     numerator: ConditionDict,
     denominator: ConditionDict,
     groupby: str | None = None,
-    decoder: Decoder = "PCs",
+    decoder: Decoder = PCS,
     noise_level: float = 0.1,
     key_added: str = "drivers",
     copy: bool = False,
@@ -53,7 +55,8 @@ def driver_genes(
         Column of ``obs`` with groups to average over; by default all cells are one.
     decoder
         Key of ``varm`` with the loadings, shape (n_vars, at least d), of which the first d columns are used; an array
-        of that shape; or a function from embedding (n, d) to genes (n, n_vars), such as an autoencoder's.
+        of that shape; or a function from embedding (n, d) to genes (n, n_vars), such as an autoencoder's. Of a model
+        of ``adata.X`` the genes are by default its dimensions themselves.
     noise_level
         Noise of the scores, in standard deviations of the standardised embedding.
     key_added
@@ -92,10 +95,12 @@ def driver_genes(
     >>> list(adata.uns["drivers"]["table"].columns)
     ['group', 'gene', 'mean', 'standard_error']
     """
-    check_key_added(adata, key_added, [], varm=[key_added])
+    check_anndata(adata, copy=copy)
     groups = pd.Series("all cells", index=adata.obs_names) if groupby is None else check_categories(adata, groupby)
+    tables = {} if groupby is None else {groupby: sorted(groups.unique())}
+    plan = check_key_added(adata, key_added, varm=[key_added], tables=tables)
     x = check_embedding(adata, model.obsm_key).astype(np.float64)
-    decode = _decoder(adata, decoder, len(model.location), float(np.mean(model.scale)))
+    decode = _decoder(adata, decoder, model)
     gradients = model.log_ratio_gradient(adata, numerator=numerator, denominator=denominator, noise_level=noise_level)
     share = model.training_["validation_size"]
     means, errors = {}, {}
@@ -103,7 +108,7 @@ def driver_genes(
         rows = np.flatnonzero(groups == group)
         means[group], errors[group] = _average(decode, x[rows], gradients[:, rows], share)
     table = pd.concat([_rows(adata, group, means[group], errors[group]) for group in means], ignore_index=True)
-    target = copied(adata) if copy else adata
+    target = begin(adata, key_added, copy)
     target.varm[key_added] = pd.DataFrame(means, index=adata.var_names)
     params = {
         "numerator": numerator,
@@ -113,14 +118,17 @@ def driver_genes(
         "noise_level": noise_level,
     }
     result = record("driver_genes", params, scored_fingerprint(adata, model), table=table)
-    return finish(target, key_added, result, copy)
+    return finish(target, key_added, result, plan, copy)
 
 
 Decode = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """From cells and directions, both (n, d), to the change of the genes along them, (n, n_vars)."""
 
 
-def _decoder(adata: AnnData, decoder: Decoder, d: int, scale: float) -> Decode:
+def _decoder(adata: AnnData, decoder: Decoder, model: ScRatio) -> Decode:
+    d, scale = len(model.location), float(np.mean(model.scale))
+    if isinstance(decoder, str) and decoder == PCS and source_name(adata, model.obsm_key) == X:
+        decoder = np.eye(adata.n_vars)
     if callable(decoder):
 
         def along(x: np.ndarray, direction: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from anndata import AnnData
 
 from scratio._blocks import slabs
 from scratio.model import FDRL, ScRatio
+from scratio.model._check import source_of
 from scratio.model._saving import fingerprint
 
 
@@ -36,7 +37,7 @@ def data_fingerprint(cells: AnnData, use_rep: str | Sequence[str], keys: Sequenc
     names = [use_rep] if isinstance(use_rep, str) else list(use_rep)
     embedding, labels = hashlib.sha256(), hashlib.sha256()
     for name in names:
-        x = cells.obsm[name]
+        x = source_of(cells, name)
         for _, part in slabs(x.to_numpy() if isinstance(x, pd.DataFrame) else x):
             embedding.update(np.ascontiguousarray(part, dtype=np.float64).tobytes())
     for key in keys:

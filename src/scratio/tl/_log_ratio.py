@@ -9,11 +9,12 @@ import numpy as np
 from anndata import AnnData
 
 from scratio.model import ScRatio
+from scratio.model._check import check_anndata
 from scratio.model._schema import ConditionDict
 from scratio.stats import is_supported
 from scratio.tl._fingerprint import scored_fingerprint
 from scratio.tl._score_file import check_out, scored_columns, write_result
-from scratio.tl._write import check_key_added, copied, finish, record
+from scratio.tl._write import WRITTEN, begin, check_key_added, finish, record
 
 
 def log_ratio(
@@ -93,10 +94,11 @@ def log_ratio(
     """
     names = [key_added, f"{key_added}_std"] if kwargs.get("return_std") else [key_added]
     names += [f"{key_added}_typicality", f"{key_added}_support"]
-    check_key_added(adata, key_added, names)
+    check_anndata(adata, copy=copy)
+    plan = check_key_added(adata, key_added, obs=names)
     ends: dict[str, Any] = {"numerator": numerator, "denominator": denominator}
     params = {**ends, "method": method, **kwargs}
-    path = None if out is None else check_out(out, overwrite)
+    path = None if out is None else check_out(out, overwrite, adata)
 
     def score(rows: slice | None = None, shown: bool | None = False) -> dict[str, np.ndarray]:
         where: dict[str, Any] = {"rows": rows, "progress_bar": shown}
@@ -112,8 +114,8 @@ def log_ratio(
         columns = scored_columns(adata, model, path, params, score, progress_bar)
     result = record("log_ratio", params, scored_fingerprint(adata, model))
     if path is not None:
-        write_result(adata, path, columns, key_added, result)
-    target = copied(adata) if copy else adata
+        write_result(adata, path, columns, key_added, {**result, WRITTEN: {"obs": np.asarray(names)}})
+    target = begin(adata, key_added, copy)
     for name, values in columns.items():
         target.obs[name] = values
-    return finish(target, key_added, result, copy)
+    return finish(target, key_added, result, plan, copy)

@@ -13,7 +13,7 @@ from pandas.api.types import is_list_like
 
 from scratio._blocks import take_rows
 from scratio.model import OWN, Rest
-from scratio.model._check import check_categories, check_groups, check_source, check_unique_names
+from scratio.model._check import category_of, check_categories, check_groups, check_source, check_unique_names
 from scratio.tl._cross_fit import FitSettings
 
 REST = "rest"
@@ -62,22 +62,23 @@ class Question:
         labels = check_groups(adata, condition_key, [], n_folds)
         found = sorted(labels.dropna().unique())
         against_rest = reference == REST and REST not in found
+        reference = category_of(reference, found)
         if treatment is None:
-            treatments = [name for name in found if name != str(reference)]
+            treatments = [name for name in found if name != reference]
         else:
-            treatments = [str(name) for name in (treatment if is_list_like(treatment) else [treatment])]
+            treatments = [category_of(name, found) for name in (treatment if is_list_like(treatment) else [treatment])]
         if not treatments:
             raise ValueError(f"treatment names no category of obs[{condition_key!r}]; found: {found}")
         if len(set(treatments)) < len(treatments):
             raise ValueError(f"treatment names a category twice: {treatments}")
-        if str(reference) in treatments:
+        if reference in treatments:
             raise ValueError(f"treatment and reference are both {reference!r}; nothing to compare")
         check_groups(adata, condition_key, [*treatments, *([] if against_rest else [reference])], n_folds)
         if against_rest and len(found) < 2:
             raise ValueError(
                 f"obs[{condition_key!r}] has no category besides {found}; there is no rest to compare with"
             )
-        return cls(condition_key, treatments, str(reference), against_rest, list(covariate_keys))
+        return cls(condition_key, treatments, reference, against_rest, list(covariate_keys))
 
     def contrast(self, treatment: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """Numerator and denominator."""

@@ -11,25 +11,26 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from sklearn.neighbors import NearestNeighbors
 
-from scratio.model._check import check_embedding
+from scratio.model._check import check_anndata, check_embedding
 from scratio.stats import local_scale
-from scratio.tl._write import RESULT_MARK, copied
+from scratio.tl._write import WRITTEN, copied, is_result, written_before
 
 N_NEIGHBORS, CONNECTED = 15, 0.05
 """Nearest cells of every cell; share of such pairs by which two neighbourhoods are connected."""
-COLUMNS = [
-    "treatment",
-    "region",
-    "n_cells",
-    "n_neighborhoods",
-    "annotation_share",
-    "mean_log_ratio",
-    "effect",
-    "qvalue",
-    "familywise_pvalue",
-    "samples_agreeing",
-    "n_samples",
-]
+COLUMNS = {
+    "treatment": str,
+    "region": str,
+    "n_cells": int,
+    "n_neighborhoods": int,
+    "annotation_share": float,
+    "mean_log_ratio": float,
+    "effect": float,
+    "qvalue": float,
+    "familywise_pvalue": float,
+    "samples_agreeing": int,
+    "n_samples": int,
+}
+"""Columns of the table and their types, which it has without rows too."""
 
 
 def regions(
@@ -97,6 +98,7 @@ def regions(
     >>> bool((adata.uns["da"]["regions"]["qvalue"] <= 0.1).all())
     True
     """
+    check_anndata(adata, copy=copy)
     result = _result(adata, key, annotation_key, max_qvalue)
     group = str(result["diagnostics"]["treatment"].iloc[0]) if group is None else str(group)
     table = result["neighborhoods"].query("treatment == @group").set_index("neighborhood")
@@ -121,19 +123,21 @@ def regions(
         share = np.nan if annotation_key is None else float(labels[inside].value_counts(normalize=True).iloc[0])
         rows.append({"treatment": group, "region": name, "annotation_share": share, **row})
         rows[-1]["mean_log_ratio"] = float(obs.loc[inside, column].mean())
-    found = pd.DataFrame(rows, columns=pd.Index(COLUMNS))
+    found = pd.DataFrame(rows, columns=pd.Index(COLUMNS)).astype(COLUMNS)
     target = copied(adata) if copy else adata
     target.obs[f"{key}_region"] = pd.Categorical(part.map(names).reindex(target.obs_names), list(names.values()))
     earlier = target.uns[key].get("regions")
     if earlier is not None:
         found = pd.concat([earlier[earlier["treatment"] != group], found], ignore_index=True)
     target.uns[key]["regions"] = found
+    written = written_before(target, key)
+    target.uns[key][WRITTEN] = {**written, "obs": list(dict.fromkeys([*written.get("obs", ()), f"{key}_region"]))}
     return target if copy else None
 
 
 def _result(adata: AnnData, key: str, annotation_key: str | None, max_qvalue: float) -> Any:
     result = adata.uns.get(key, {})
-    if RESULT_MARK not in result or "neighborhoods" not in result:
+    if not is_result(result) or "neighborhoods" not in result:
         raise KeyError(
             f"uns[{key!r}] has no test across samples; run scratio.tl.differential_abundance(adata, ..., "
             f"sample_key=..., key_added={key!r}) first"
@@ -142,8 +146,9 @@ def _result(adata: AnnData, key: str, annotation_key: str | None, max_qvalue: fl
         raise KeyError(f"obs has no key {annotation_key!r}; found: {list(adata.obs.columns)}")
     if not 0.0 < max_qvalue <= 1.0:
         raise ValueError(f"max_qvalue must lie between 0 and 1, got {max_qvalue}")
-    if f"{key}_region" in adata.obs and "regions" not in result:
-        raise ValueError(f"obs[{key + '_region'!r}] would be overwritten; rename it")
+    column = f"{key}_region"
+    if column in adata.obs and column not in written_before(adata, key).get("obs", ()):
+        raise ValueError(f"obs[{column!r}] would be overwritten; rename it")
     return result
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pandas as pd
@@ -16,21 +18,25 @@ from anndata import AnnData
 from scratio._atomic import atomic
 from scratio._progress import with_progress
 from scratio.model import ScRatio
+from scratio.model._check import source_of
+from scratio.tl._write import written_before
 
 CHUNK = 2**18
 """Cells that are scored between two writes."""
 _QUESTION = "question.json"
+_OWN = re.compile(r"question\.json|\d{12}\.npy|\.(question|\d{12})\.[0-9a-f]{32}\.partial\.(json|npy)")
+"""Names of what lies in the folder of the chunks; the latter are of writes that were cut short."""
 
 
-def check_out(out: str | Path, overwrite: bool) -> Path:
+def check_out(out: str | Path, overwrite: bool, adata: AnnData) -> Path:
     """Path of a result file, refused before anything is scored if it cannot be written.
 
     Raises
     ------
     FileExistsError
-        If it exists and may not be replaced.
+        If it exists and may not be replaced, or if the folder of the chunks is not scratio's.
     ValueError
-        If it is not an ``.h5ad`` file in a folder that exists.
+        If it is not an ``.h5ad`` file in a folder that exists, or if it is the file that the cells are read from.
     """
     path = Path(out)
     if path.suffix != ".h5ad":
@@ -39,7 +45,22 @@ def check_out(out: str | Path, overwrite: bool) -> Path:
         raise ValueError(f"out: there is no folder {path.parent}")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; pass overwrite=True to replace it, or choose another out")
+    if path.exists() and any(source.exists() and path.samefile(source) for source in _sources(adata)):
+        raise ValueError(f"out: the cells are read from {path}; choose another out")
+    folder = partial_folder(path)
+    if folder.exists() and not (folder / _QUESTION).exists():
+        raise FileExistsError(
+            f"{folder}, where chunks of the result would be kept, exists and is not scratio's; move it away, or choose "
+            "another out"
+        )
     return path
+
+
+def _sources(adata: AnnData) -> list[Path]:
+    """Files that cells on disk are read from."""
+    arrays = [adata.X, *adata.obsm.values()]
+    files = [adata.filename, *(getattr(getattr(x, "file", None), "filename", None) for x in arrays)]
+    return [Path(file) for file in files if file is not None]
 
 
 def scored_columns(
@@ -71,23 +92,29 @@ def scored_columns(
         If the folder holds the chunks of another question, other cells or another model.
     """
     folder = partial_folder(out)
-    if not folder.exists():
-        score(slice(0, 1))  # a question that makes no sense is refused before anything is written
     identity = {"question": question, "model": model.fingerprint(), "cells": _cells(adata, model), "chunk": CHUNK}
     asked = json.dumps(identity, indent=1, default=repr)
-    if (folder / _QUESTION).exists() and (folder / _QUESTION).read_text(encoding="utf-8") != asked:
+    if not folder.exists():
+        score(slice(0, 1))  # a question that makes no sense is refused before anything is written
+        _make(folder, asked)
+    elif (folder / _QUESTION).read_text(encoding="utf-8") != asked:
         raise ValueError(
             f"{folder} holds part of another result: another question, model or cells. Finish that one, or delete the "
             "folder"
         )
-    folder.mkdir(exist_ok=True)
-    with atomic(folder / _QUESTION) as partial:
-        partial.write_text(asked, encoding="utf-8")
     parts = [
         _chunk(folder, rows, score)
         for _, rows in with_progress(_chunks(adata.n_obs), adata.n_obs, "scoring", progress_bar)
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _make(folder: Path, asked: str) -> None:
+    """Make the folder of the chunks: it appears with its question, which marks it as scratio's."""
+    temporary = folder.with_name(f".{folder.name}.{uuid4().hex}")
+    temporary.mkdir()
+    (temporary / _QUESTION).write_text(asked, encoding="utf-8")
+    os.rename(temporary, folder)
 
 
 def partial_folder(out: Path) -> Path:
@@ -97,11 +124,21 @@ def partial_folder(out: Path) -> Path:
 
 def write_result(adata: AnnData, out: Path, columns: dict[str, np.ndarray], key_added: str, result: dict) -> None:
     """Write the columns of ``obs`` and the scores, in one step, and drop the chunks."""
-    obs = adata.obs[[name for name in adata.obs if not name.startswith("_scvi") and name not in columns]]
+    replaced = {*columns, *written_before(adata, key_added).get("obs", ())}
+    obs = adata.obs[[name for name in adata.obs if not name.startswith("_scvi") and name not in replaced]]
     table = AnnData(obs=pd.concat([obs, pd.DataFrame(columns, index=obs.index)], axis=1), uns={key_added: result})
     with atomic(out) as partial:
         table.write_h5ad(partial)
-    shutil.rmtree(partial_folder(out))
+    _remove(partial_folder(out))
+
+
+def _remove(folder: Path) -> None:
+    """Remove the chunks, and their folder unless something else lies in it."""
+    for file in folder.iterdir():
+        if _OWN.fullmatch(file.name):
+            file.unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _chunks(n: int) -> Iterator[tuple[int, slice]]:
@@ -120,7 +157,7 @@ def _chunk(folder: Path, rows: slice, score: Callable[[slice], dict[str, np.ndar
 
 def _cells(adata: AnnData, model: ScRatio) -> str:
     """What tells these cells from others: their names, and the first and last of the embedding."""
-    x = adata.obsm[model.obsm_key]
+    x = source_of(adata, model.obsm_key)
     digest = hashlib.sha256(repr((tuple(x.shape), str(getattr(x, "dtype", "")))).encode())
     for rows in (slice(0, 100), slice(max(adata.n_obs - 100, 0), adata.n_obs)):
         digest.update(np.asarray(x[rows]).tobytes())

@@ -10,9 +10,10 @@ import pandas as pd
 from anndata import AnnData
 
 from scratio._summary import Summary
+from scratio.model._check import check_anndata, has_source, source_name
 from scratio.model._saving import fingerprint
 from scratio.tl._fingerprint import data_fingerprint
-from scratio.tl._write import RESULT_MARK
+from scratio.tl._write import RESULT_MARK, is_result
 
 FDR = 0.1
 TABLES = {
@@ -61,12 +62,13 @@ def summary(adata: AnnData, *, key: str = "da") -> Summary:
     >>> print(str(scratio.tl.summary(adata)).splitlines()[0])
     differential_abundance: results under the key 'da'
     """
+    check_anndata(adata)
     result = _result(adata, key)
-    facts = {name: _plain(value) for name, value in result["params"].items() if name not in _NOT_SHOWN}
+    facts = {name: _plain(value) for name, value in result.get("params", {}).items() if name not in _NOT_SHOWN}
     facts |= _choices(result)
-    facts["computed from"] = _origin(adata, key, result["data"])
+    facts["computed from"] = _origin(adata, key, result.get("data", {}))
     made = result[RESULT_MARK]
-    facts["made by"] = ", ".join(f"{name} {made[name]}" for name in ("scratio", "torch", "python"))
+    facts["made by"] = ", ".join(f"{name} {made[name]}" for name in ("scratio", "torch", "python") if name in made)
     tables = {} if (spread := _spread(adata, key)).empty else {"Log ratios of the cells (nats)": spread}
     notes = [_SIGN]
     for name, title in TABLES.items():
@@ -82,7 +84,7 @@ def summary(adata: AnnData, *, key: str = "da") -> Summary:
 
 
 def _result(adata: AnnData, key: str) -> Mapping[str, Any]:
-    own = [name for name, value in adata.uns.items() if isinstance(value, Mapping) and RESULT_MARK in value]
+    own = [name for name, value in adata.uns.items() if is_result(value)]
     if key not in own:
         raise KeyError(f"uns has no result of scratio under {key!r}; found: {own}. Call a function of scratio.tl first")
     result = adata.uns[key]
@@ -102,17 +104,18 @@ def _plain(value: Any) -> str:
 
 def _choices(result: Mapping[str, Any]) -> dict[str, str]:
     """What the training chose by held-out cells, of each embedding where there are several."""
-    training = result.get("training")
-    if training is None:
-        return {}
-    trainings = {"": training} if "closed_form" in training else training
+    training = result.get("training", {})
+    is_one = all(not isinstance(value, Mapping) or name == "evidence" for name, value in training.items())
     facts = {}
-    for name, chosen in trainings.items():
+    for name, chosen in ({"": training} if is_one else training).items():
         prefix = f"{name}: " if name else ""
-        steps = ", ".join(str(step) for step in np.atleast_1d(chosen["best_step"]))
-        facts[f"{prefix}closed form"] = str(chosen["closed_form"])
-        facts[f"{prefix}steps kept"] = f"{steps} of {chosen['steps']}"
-        if "shrinkage" in chosen["evidence"]:
+        if "closed_form" in chosen:
+            facts[f"{prefix}closed form"] = str(chosen["closed_form"])
+        if "best_step" in chosen and "steps" in chosen:
+            steps = ", ".join(str(step) for step in np.atleast_1d(chosen["best_step"]))
+            facts[f"{prefix}steps kept"] = f"{steps} of {chosen['steps']}"
+        # Files and anndata.concat drop what is empty.
+        if "shrinkage" in chosen.get("evidence", {}):
             factors = np.asarray(chosen["evidence"]["shrinkage"]["factor"], dtype=float)
             facts[f"{prefix}kept of the potential"] = f"{factors.mean():.0%} (shrinkage, mean over folds)"
     return facts
@@ -148,6 +151,8 @@ def _spread(adata: AnnData, key: str) -> pd.DataFrame:
 
 def _origin(adata: AnnData, key: str, data: Mapping[str, Any]) -> str:
     """How many cells a result is of, and whether they still are what they were."""
+    if not {"n_cells", "cells", "embedding", "labels", "use_rep", "keys"} <= data.keys():
+        return "several sets of cells, whose results were joined"
     text = f"{data['n_cells']} of {adata.n_obs} cells"
     scored = np.zeros(adata.n_obs, dtype=bool)
     for name in _columns(adata, key):
@@ -160,7 +165,7 @@ def _origin(adata: AnnData, key: str, data: Mapping[str, Any]) -> str:
 
 def _changes(cells: AnnData, data: Mapping[str, Any]) -> str:
     names, keys = ([str(name) for name in data[part]] for part in ("use_rep", "keys"))
-    missing = [f"obsm[{name!r}]" for name in names if name not in cells.obsm]
+    missing = [source_name(cells, name) for name in names if not has_source(cells, name)]
     missing += [f"obs[{name!r}]" for name in keys if name not in cells.obs]
     if missing:
         return f"{', '.join(missing)} is gone since"

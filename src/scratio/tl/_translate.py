@@ -8,9 +8,10 @@ import numpy as np
 from anndata import AnnData
 
 from scratio.model import FDRL, ScRatio
+from scratio.model._check import check_anndata, source_of
 from scratio.model._schema import ConditionDict
 from scratio.tl._fingerprint import scored_fingerprint
-from scratio.tl._write import check_key_added, copied, finish, record
+from scratio.tl._write import begin, check_key_added, finish, record
 
 DISPLACEMENT = "displacement"
 
@@ -70,16 +71,17 @@ def translate(
     >>> adata.obsm["X_fdrl_displacement"].shape
     (600, 2)
     """
+    check_anndata(adata, copy=copy)
     key = key_added or ("X_fdrl" if isinstance(model, FDRL) else "X_scratio")
     moved_key = f"{key}_{DISPLACEMENT}"
-    check_key_added(adata, key, [], obsm=[key, moved_key])
+    plan = check_key_added(adata, key, obsm=[key, moved_key])
     is_source = model.schema.having(source, adata, "source")
     rows = np.flatnonzero(is_source)
     found = model.translate(adata, source=source, target=target, rows=rows, **kwargs)
     moved = np.full((adata.n_obs, found.shape[1]), np.nan)
     moved[rows] = found
-    result = copied(adata) if copy else adata
+    result = begin(adata, key, copy)
     result.obsm[key] = moved
-    result.obsm[moved_key] = moved - np.asarray(adata.obsm[model.obsm_key], dtype=np.float64)
+    result.obsm[moved_key] = moved - np.asarray(source_of(adata, model.obsm_key), dtype=np.float64)
     params = {"source": dict(source), "target": dict(target), "model": type(model).__name__, **kwargs}
-    return finish(result, key, record("translate", params, scored_fingerprint(adata, model)), copy)
+    return finish(result, key, record("translate", params, scored_fingerprint(adata, model)), plan, copy)

@@ -10,10 +10,10 @@ from anndata import AnnData
 from scipy.cluster.hierarchy import leaves_list, linkage
 
 from scratio.model import OWN, ScRatio
-from scratio.model._check import check_categories, check_embedding, check_unique_names
+from scratio.model._check import category_of, check_anndata, check_categories, check_embedding, check_unique_names
 from scratio.tl._cross_fit import FitSettings, fit_model, means_by_side, of_own, score, supported, with_columns
 from scratio.tl._fingerprint import data_fingerprint
-from scratio.tl._write import check_key_added, copied, finish, record
+from scratio.tl._write import begin, check_key_added, finish, record
 
 
 def treatment_response(
@@ -51,7 +51,7 @@ def treatment_response(
     reference
         Category of ``treatment_key`` that stands for no treatment.
     use_rep
-        Embedding in ``obsm``, shape (n_cells, d).
+        Embedding in ``obsm``, shape (n_cells, d); ``"X"`` is ``adata.X`` itself, for example markers of a cytometer.
     n_folds
         Cross-fitting folds, at least 2.
     method
@@ -109,20 +109,23 @@ def treatment_response(
     >>> adata.uns["response"]["matrix"].shape
     (2, 1)
     """
+    check_anndata(adata, copy=copy)
     settings = FitSettings.checked(n_folds, method, random_state, model_kwargs, train_kwargs)
-    used, pairs = _cells(adata, treatment_key, donor_key, str(reference), use_rep, n_folds)
+    reference = category_of(reference, set(check_categories(adata, treatment_key)))
+    used, pairs = _cells(adata, treatment_key, donor_key, reference, use_rep, n_folds)
     columns = [f"{key_added}_{name}" for name in ("log_ratio", "std", "support")]
-    check_key_added(adata, key_added, columns, obsm=columns[:1])
+    treatments = sorted({treatment for _, treatment in pairs})
+    plan = check_key_added(adata, key_added, obs=columns, obsm=columns[:1], tables={treatment_key: treatments})
     model = fit_model(used, [donor_key, treatment_key], use_rep, settings)
-    values, errors, support = _score_pairs(model, used, pairs, treatment_key, donor_key, str(reference), settings)
-    target = copied(adata) if copy else adata
+    values, errors, support = _score_pairs(model, used, pairs, treatment_key, donor_key, reference, settings)
+    target = begin(adata, key_added, copy)
     labels = used.obs[treatment_key]
     untreated = values.columns[0] if values.shape[1] == 1 else None
-    own = labels.where(labels != str(reference), untreated)
+    own = labels.where(labels != reference, untreated)
     own_columns = {name: of_own(table, own) for name, table in zip(columns, (values, errors, support), strict=True)}
     with_columns(target, used.obs_names, own_columns)
     target.obsm[columns[0]] = values.reindex(target.obs_names)
-    table = _table(values, errors, used.obs, pairs, treatment_key, donor_key, str(reference))
+    table = _table(values, errors, used.obs, pairs, treatment_key, donor_key, reference)
     matrix = table.pivot(index="donor", columns="treatment", values="mean_treated")
     # Two rows need no tree.
     trees = {"donors": _tree(matrix.to_numpy()), "treatments": _tree(matrix.to_numpy().T)}
@@ -136,7 +139,7 @@ def treatment_response(
     trees = {side: tree for side, tree in trees.items() if tree is not None}
     data = data_fingerprint(used, use_rep, [donor_key, treatment_key])
     result = record("treatment_response", params, data, model, table=table, matrix=matrix, trees=trees)
-    return finish(target, key_added, result, copy)
+    return finish(target, key_added, result, plan, copy)
 
 
 def _tree(values: np.ndarray) -> dict[str, np.ndarray] | None:

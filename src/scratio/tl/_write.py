@@ -16,7 +16,11 @@ from scratio.model import ScRatio
 
 logger = logging.getLogger(__name__)
 
-RESULT_MARK = "scratio"
+RESULT_MARK, WRITTEN = "scratio", "written"
+"""Entries of a result: versions, which mark it as scratio's, and the keys that it has written elsewhere."""
+
+Plan = dict[str, list[str]]
+"""Keys by the part of an AnnData: ``obs``, ``obsm``, ``varm``."""
 
 
 def versions() -> dict[str, str]:
@@ -38,14 +42,21 @@ def record(
     return {**made, **trained, **contents}
 
 
-def finish(target: AnnData, key_added: str, result: Mapping[str, Any], copy: bool) -> AnnData | None:
+def begin(adata: AnnData, key_added: str, copy: bool) -> AnnData:
+    """First step of writing: the AnnData that results go to, without what an earlier result has written."""
+    target = copied(adata) if copy else adata
+    for part, keys in written_before(target, key_added).items():
+        for key in keys:
+            del getattr(target, part)[key]
+    return target
+
+
+def finish(target: AnnData, key_added: str, result: Mapping[str, Any], plan: Plan, copy: bool) -> AnnData | None:
     """Last step of an analysis: its record goes to ``uns``, and what was added is logged."""
-    target.uns[key_added] = result
-    added = [f"uns[{key_added!r}]"]
-    for name in ("obs", "obsm", "varm"):
-        keys = [str(key) for key in getattr(target, name) if key == key_added or str(key).startswith(f"{key_added}_")]
-        added += [f"{name}[{key!r}]" for key in keys]
-    logger.info("%s: wrote %s", result["analysis"], ", ".join(added))
+    added = {part: [key for key in keys if key in getattr(target, part)] for part, keys in plan.items()}
+    target.uns[key_added] = {**result, WRITTEN: {part: np.asarray(keys) for part, keys in added.items() if keys}}
+    names = [f"uns[{key_added!r}]", *(f"{part}[{key!r}]" for part, keys in added.items() for key in keys)]
+    logger.info("%s: wrote %s", result["analysis"], ", ".join(names))
     return target if copy else None
 
 
@@ -55,23 +66,90 @@ def training_of(model: ScRatio) -> dict[str, Any]:
 
 
 def check_key_added(
-    adata: AnnData, key_added: str, columns: Sequence[str], *, obsm: Sequence[str] = (), varm: Sequence[str] = ()
-) -> None:
-    """Refuse to overwrite what scratio did not write; an earlier result under the same key is replaced.
+    adata: AnnData,
+    key_added: str,
+    *,
+    obs: Sequence[str] = (),
+    obsm: Sequence[str] = (),
+    varm: Sequence[str] = (),
+    tables: Mapping[str, Sequence[str]] | None = None,
+) -> Plan:
+    """Refuse to overwrite what scratio did not write, and names that no file can hold.
+
+    An earlier result under the same key is replaced: what its record names as written.
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    key_added
+        Key of the record in ``uns``.
+    obs, obsm, varm
+        What will be written.
+    tables
+        Names that become columns of tables, by the column of ``obs`` they come from.
+
+    Returns
+    -------
+    What will be written, for :func:`finish`.
 
     Raises
     ------
+    TypeError
+        If ``key_added`` is not a string.
     ValueError
-        If ``uns[key_added]``, one of the columns of ``obs``, or a key of ``obsm`` or ``varm`` is the user's own.
+        If ``uns[key_added]`` or something that would be written is the user's own, or has a slash in its name.
     """
-    earlier = adata.uns.get(key_added)
-    if isinstance(earlier, Mapping) and RESULT_MARK in earlier:
-        return
-    taken = [f"uns[{key_added!r}]"] if earlier is not None else []
-    for name, wanted in (("obs", columns), ("obsm", obsm), ("varm", varm)):
-        taken += [f"{name}[{key!r}]" for key in wanted if key in getattr(adata, name)]
+    if not isinstance(key_added, str):
+        raise TypeError(f"key_added must be a string, got {key_added!r}")
+    plan: Plan = {"obs": list(obs), "obsm": list(obsm), "varm": list(varm)}
+    _check_slashes(key_added, plan, tables or {})
+    earlier = written_before(adata, key_added)
+    is_own = is_result(adata.uns.get(key_added))
+    taken = [] if is_own or key_added not in adata.uns else [f"uns[{key_added!r}]"]
+    for part, keys in plan.items():
+        found = [key for key in keys if key in getattr(adata, part) and key not in earlier.get(part, ())]
+        taken += [f"{part}[{key!r}]" for key in found]
     if taken:
-        raise ValueError(f"{', '.join(taken)} would be overwritten; choose another key_added")
+        lost = (
+            ""
+            if key_added in adata.uns
+            else f" (uns[{key_added!r}], which would tell whether they are a result of scratio, is not there: "
+            "anndata.concat drops it unless uns_merge is given)"
+        )
+        raise ValueError(
+            f"{', '.join(taken)} would be overwritten{lost}; choose another key_added, or delete them first"
+        )
+    return plan
+
+
+def is_result(value: Any) -> bool:
+    """Whether an entry of ``uns`` is a result of scratio."""
+    return isinstance(value, Mapping) and RESULT_MARK in value
+
+
+def written_before(adata: AnnData, key_added: str) -> Plan:
+    """What the earlier result under a key has written, and is still there."""
+    result = adata.uns.get(key_added)
+    written = result.get(WRITTEN, {}) if is_result(result) else {}
+    return {part: [str(key) for key in keys if key in getattr(adata, part)] for part, keys in written.items()}
+
+
+def _check_slashes(key_added: str, plan: Plan, tables: Mapping[str, Sequence[str]]) -> None:
+    for key, names in tables.items():
+        slashed = {name: name.replace("/", "|") for name in map(str, names) if "/" in name}
+        if slashed:
+            raise ValueError(
+                f"obs[{key!r}] has categories with a slash, {list(slashed)}. They would become names of columns, which "
+                "neither h5ad nor zarr can store with a slash. Rename them first: "
+                f"adata.obs[{key!r}] = adata.obs[{key!r}].astype(object).replace({slashed})"
+            )
+    slashed_keys = [key for key in (key_added, *(key for keys in plan.values() for key in keys)) if "/" in key]
+    if slashed_keys:
+        raise ValueError(
+            f"results would be written under names with a slash, {slashed_keys}, which neither h5ad nor zarr can "
+            "store; rename what they are named by, or choose another key_added"
+        )
 
 
 def copied(adata: AnnData) -> AnnData:
@@ -86,27 +164,6 @@ def copied(adata: AnnData) -> AnnData:
     for key, value in on_disk.items():
         copy.obsm[key] = value
     return copy
-
-
-def drop_earlier(adata: AnnData, key_added: str, names: Sequence[str]) -> None:
-    """Remove columns of an earlier result of scratio's under the same key, which the new one may not have.
-
-    Parameters
-    ----------
-    adata
-        Cells.
-    key_added
-        Prefix of the columns.
-    names
-        Rest of their names, in ``obs`` and ``obsm``.
-    """
-    if RESULT_MARK not in adata.uns.get(key_added, {}):
-        return
-    for column in (f"{key_added}_{name}" for name in names):
-        if column in adata.obs:
-            del adata.obs[column]
-        if column in adata.obsm:
-            del adata.obsm[column]
 
 
 def storable(value: Any) -> Any:

@@ -15,6 +15,9 @@ from scratio._atomic import atomic
 from scratio.train._config import TrainConfig
 from scratio.train._data import CellDataModule
 
+CHECKPOINT, IDENTITY = "last.ckpt", "scratio_training"
+"""Name of the file, and of its entry that says which training it is of."""
+
 
 class AtomicCheckpoints(TorchCheckpointIO):
     """Writes a checkpoint beside the last one and puts it in its place in one step."""
@@ -24,6 +27,29 @@ class AtomicCheckpoints(TorchCheckpointIO):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with atomic(path) as partial:
             torch.save(checkpoint, partial)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder whose ``last.ckpt`` a training would replace, though scratio did not write it.
+
+    Raises
+    ------
+    FileExistsError
+        If there is such a file.
+    """
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return
+    try:
+        # Tensors have no values on this device: nothing but the names is looked at.
+        found = torch.load(path, map_location="meta", weights_only=True)
+        is_own = IDENTITY in found
+    except Exception:  # noqa: BLE001 (torch raises whatever such a file leads it to)
+        is_own = False
+    if not is_own:
+        raise FileExistsError(
+            f"checkpoint_dir: {path} is not a checkpoint of scratio and would be overwritten; choose another folder"
+        )
 
 
 def identity(network: nn.Module, data: CellDataModule, config: TrainConfig) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -54,6 +55,39 @@ class TrainConfig:
     def weight_decays(self) -> tuple[float, ...]:
         """Candidates, of which the held-out loss chooses."""
         return tuple(self.weight_decay) if isinstance(self.weight_decay, list | tuple) else (self.weight_decay,)
+
+
+OF_OTHER_TRAININGS = {
+    "max_epochs": "max_steps, the number of batches",
+    "train_size": "validation_size, the share of the cells that is held out",
+    "plan_kwargs": "its settings by their own names, such as learning_rate and weight_decay",
+    "trainer_kwargs": "its settings by their own names, such as accelerator and precision",
+    "lr": "learning_rate",
+    "n_epochs": "max_steps, the number of batches",
+    "early_stopping_patience": "patience, the number of validations",
+    "check_val_every_n_epoch": "validate_every, the number of steps between two validations",
+    "enable_progress_bar": "progress_bar",
+    "use_gpu": "accelerator",
+    "seed": "random_state",
+}
+"""What users of scvi-tools and others know by another name."""
+
+
+def check_names(names: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse settings that a training does not have.
+
+    Raises
+    ------
+    TypeError
+        If there is one; the message says what to use instead.
+    """
+    known = sorted(known)
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            instead = OF_OTHER_TRAININGS.get(name) or (near[0] if near else "")
+            hint = f"; use {instead}" if instead else ""
+            raise TypeError(f"train has no setting {name!r}{hint}. Its settings: {', '.join(known)}")
 
 
 def default_max_steps(n_train: int, batch_size: int) -> int:

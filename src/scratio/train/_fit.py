@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,10 @@ from scratio._interrupt import interruptible
 from scratio._quiet import quiet
 from scratio.module import FlowNetwork
 from scratio.train._callbacks import BestWeights, StepProgressBar, TimeEstimate
-from scratio.train._checkpoint import AtomicCheckpoints, identity
+from scratio.train._checkpoint import CHECKPOINT, AtomicCheckpoints, identity
 from scratio.train._config import TrainConfig
 from scratio.train._data import CellDataModule
 from scratio.train._plan import AveragedPlan, FlowTrainingPlan
-
-CHECKPOINT = "last.ckpt"
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,7 @@ def fit(
     resume: bool = False,
     progress_bar: bool = True,
     description: str = "training",
+    callbacks: Sequence[pl.Callback] = (),
     **trainer_kwargs,
 ) -> TrainResult:
     """Train a network in place.
@@ -62,16 +62,19 @@ def fit(
         Whether to show a bar.
     description
         Its title.
+    callbacks
+        The user's own.
     trainer_kwargs
-        Passed to :class:`lightning.pytorch.Trainer`: accelerator, devices, strategy, num_nodes, precision.
+        Passed to :class:`lightning.pytorch.Trainer`: accelerator, devices, strategy, num_nodes, precision, logger.
     """
     network.train()
     plan = FlowTrainingPlan(network, config)
     best = BestWeights(config.patience, config.early_stopping)
-    callbacks: list[pl.Callback] = [best, TimeEstimate(config.max_steps, description)]
+    listeners: list[pl.Callback] = [best, TimeEstimate(config.max_steps, description)]
     if progress_bar:
-        callbacks.append(StepProgressBar(config.max_steps, best, description))
-    run(plan, data, config, callbacks, checkpoint_dir=checkpoint_dir, resume=resume, **trainer_kwargs)
+        listeners.append(StepProgressBar(config.max_steps, best, description))
+    listeners += callbacks
+    run(plan, data, config, listeners, checkpoint_dir=checkpoint_dir, resume=resume, **trainer_kwargs)
     selection = best.restore(network, plan.averaged)
     network.eval()
     history = best.history
@@ -128,8 +131,7 @@ def run(
             max_steps=config.max_steps,
             reload_dataloaders_every_n_epochs=1,
             callbacks=callbacks,
-            logger=False,
-            enable_checkpointing=checkpoint_dir is not None,
+            enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
             plugins=[AtomicCheckpoints()],
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -141,12 +143,14 @@ def run(
         trainer.fit(plan, datamodule=data, ckpt_path=checkpoint, weights_only=True)
 
 
-def _between_processes(strategy: Any = "auto", devices: Any = "auto", **others: Any) -> dict[str, Any]:
-    """Settings of the processes: one, unless several are asked for."""
+def _between_processes(
+    strategy: Any = "auto", devices: Any = "auto", logger: Any = False, **others: Any
+) -> dict[str, Any]:
+    """Settings of the processes: one, unless several are asked for; no logger, unless one is given."""
     if strategy == "ddp":
         # Part of the network ends its training before the rest does.
         strategy = "ddp_find_unused_parameters_true"
-    return {"strategy": strategy, "devices": 1 if devices == "auto" else devices, **others}
+    return {"strategy": strategy, "devices": 1 if devices == "auto" else devices, "logger": logger, **others}
 
 
 def _frame(losses: list[list[float]], steps: list[int]) -> pd.DataFrame:

@@ -13,11 +13,11 @@ from torch.optim.swa_utils import AveragedModel
 
 from scratio._seed import torch_generator
 from scratio.module import Condition, FlowNetwork
+from scratio.train._checkpoint import IDENTITY
 from scratio.train._config import DEFAULT_DECAY, TrainConfig
 from scratio.train._data import Batch
 
 _NOISE, _VALIDATION_NOISE = 3, 4
-IDENTITY = "scratio_training"
 
 
 class AveragedPlan(pl.LightningModule):
@@ -111,11 +111,21 @@ class FlowTrainingPlan(AveragedPlan):
         condition, size = Condition(codes, values), self.config.ensemble_size
         self.validation_losses.append(self.averaged.validation_loss(x, condition, generator, n_draws=size))
 
+    def on_validation_epoch_end(self) -> None:
+        """Hand the held-out loss to the user's logger and callbacks."""
+        self.log("validation_loss", torch.cat(self.validation_losses, dim=1).mean())
+
+    def on_train_epoch_end(self) -> None:
+        """Hand the loss since the last validation to the user's logger and callbacks."""
+        if self.train_losses:
+            self.log("train_loss", torch.stack(self.train_losses).mean())
+
     def take_validation_losses(self, n_cells: int) -> Tensor:
         """Criterion of every member and held-out cell since the last call, averaged over the rounds of noise."""
         losses = torch.cat(self.validation_losses, dim=1)
         self.validation_losses.clear()
-        return losses.unflatten(1, (-1, n_cells)).mean(1).double()
+        # On the CPU, since not every accelerator has double precision.
+        return losses.unflatten(1, (-1, n_cells)).mean(1).cpu().double()
 
     @property
     def averaged(self) -> FlowNetwork:
