@@ -109,6 +109,48 @@ def test_cells_without_a_value_are_grey(adata):
     assert to_hex(colours[rows.tolist().index(1)]) == GREY
 
 
+@pytest.mark.parametrize(
+    ("compared", "supported", "said"),
+    [
+        (True, False, ["no support"]),
+        (False, True, ["not compared"]),
+        (False, False, ["not compared, or no support"]),
+        (True, True, []),
+    ],
+)
+def test_the_legend_says_why_cells_are_grey(compared, supported, said, adata):
+    adata.obs["da_support"] = supported | (np.arange(40) % 5 > 0)
+    if not compared:
+        # Cells of other conditions, which have neither a log ratio nor support.
+        others = np.arange(40) % 4 == 0
+        adata.obs["da_log_ratio"] = adata.obs["da_log_ratio"].where(~others)
+        adata.obs["da_support"] &= ~others
+    legend = scratio.pl.embedding(adata).get_legend()
+    assert [text.get_text() for text in (legend.get_texts() if legend else [])] == said
+
+
+def test_neither_sign_covers_the_other():
+    rng = np.random.default_rng(0)
+    n = 4_000
+    values = np.where(np.arange(n) % 2, 2.0, -2.0) + 0.1 * rng.normal(size=n)
+    cells = AnnData(obsm={"X_umap": rng.normal(size=(n, 2))})
+    cells.obs["da_log_ratio"] = values
+    shown = np.asarray(points(scratio.pl.embedding(cells))[-1].get_array())
+    np.testing.assert_allclose(np.sort(shown), np.sort(values))
+    for part in np.array_split(shown, 8):
+        # Four standard errors of a share of 500 cells.
+        assert abs((part > 0.0).mean() - 0.5) < 4.0 * 0.5 / np.sqrt(500)
+        # Nor does the magnitude decide, which would hide the cells without a difference.
+        assert abs(np.abs(part).mean() - np.abs(values).mean()) < 4.0 * 0.1 / np.sqrt(500)
+
+
+def test_sizes_of_cells_stay_those_of_the_cells(adata):
+    sizes = 10.0 + np.arange(40)
+    (*_, cloud) = clouds = points(scratio.pl.embedding(adata, size=sizes))
+    for cloud in clouds:
+        np.testing.assert_array_equal(cloud.get_sizes(), sizes[rows_of(cloud, adata.obsm["X_umap"])])
+
+
 def test_where_all_cells_are_supported_nothing_is_grey(adata):
     adata.obs["da_support"] = True
     ax = scratio.pl.embedding(adata)

@@ -13,6 +13,8 @@ import pytest
 import torch
 
 import scratio
+from scratio import _progress
+from scratio._progress import Progress
 from scratio._quiet import quiet
 from scratio.model import ScRatio
 from scratio.module import Condition, FlowNetwork, PaperHeads, PotentialNetwork, ResidualHeads
@@ -76,7 +78,7 @@ def cells(config: TrainConfig = CONFIG, n: int = 200, n_train: int = 80) -> Cell
 
 def run(network, config: TrainConfig = CONFIG, data: CellDataModule | None = None, **kwargs) -> TrainResult:
     data = cells(config) if data is None else data
-    return fit(network, data, config, progress_bar=False, accelerator="cpu", **kwargs)
+    return fit(network, data, config, accelerator="cpu", **kwargs)
 
 
 def member(network, index: int) -> list[torch.Tensor]:
@@ -557,7 +559,7 @@ def test_a_loss_that_is_not_finite_stops_the_training(make_network, bar, capsys)
             make_network(),
             cells(replace(CONFIG, learning_rate=1e30)),
             replace(CONFIG, learning_rate=1e30),
-            progress_bar=bar,
+            progress=Progress() if bar else None,
             accelerator="cpu",
         )
 
@@ -726,8 +728,9 @@ def test_bfloat16_ends_near_the_loss_of_float32(make_network):
     np.testing.assert_allclose(half / untrained, exact / untrained, rtol=0, atol=0.02)
 
 
-def test_the_bar_shows_losses_and_remaining_time(make_network, capsys):
-    fit(make_network(), cells(), CONFIG, progress_bar=True, accelerator="cpu")
+def test_the_bar_shows_losses_and_remaining_time(make_network, capsys, monkeypatch):
+    monkeypatch.setattr(_progress, "_is_terminal", lambda: True)
+    fit(make_network(), cells(), CONFIG, progress=Progress(), accelerator="cpu")
     shown = capsys.readouterr().err
     assert "training: 100%" in shown
     assert "30/30" in shown

@@ -1,5 +1,6 @@
 """Per-cell log density ratios between conditions, from one conditional flow-matching model."""
 
+import sys
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from scratio.model import OWN, Rest
 
 __version__ = version("scratio")
+
+if "ipykernel" in sys.modules:
+    import_module("scratio._progress").import_tqdm()
 
 __all__ = ["OWN", "Rest", "__version__", "datasets", "io", "model", "peers", "pl", "settings", "tl"]
 

@@ -52,8 +52,8 @@ class Talk:
 
     @property
     def shows_progress(self) -> bool:
-        """Whether there are progress bars, which would only fill a log file."""
-        return self.log.is_terminal and not self.quiet
+        """Whether progress is shown: as a bar in a terminal, as a line now and then in a log file."""
+        return not self.quiet
 
     def note(self, text: str) -> None:
         """Say what is being done."""

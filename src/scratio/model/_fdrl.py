@@ -10,6 +10,7 @@ import torch
 from anndata import AnnData
 
 from scratio._autograd import differentiable
+from scratio._progress import Progress
 from scratio._seed import torch_generator
 from scratio.model import _saving
 from scratio.model._check import check_at_least
@@ -216,7 +217,7 @@ class FDRL(FDRLQueryMixin, EmbeddingModel):
             config,
             checkpoint_dir=checkpoint_dir,
             resume=resume,
-            progress_bar=progress_bar,
+            progress=Progress() if progress_bar else None,
             accelerator=accelerator,
             devices=devices,
             strategy=strategy,

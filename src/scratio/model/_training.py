@@ -12,6 +12,7 @@ import numpy as np
 from anndata import AnnData
 
 from scratio._autograd import differentiable
+from scratio._progress import Progress
 from scratio._seed import child_seed
 from scratio.model._check import check_at_least, check_categories
 from scratio.model._combinations import distinct_rows
@@ -180,7 +181,8 @@ class TrainingMixin:
         trainer = {
             "checkpoint_dir": checkpoint_dir,
             "resume": resume,
-            "progress_bar": progress_bar,
+            # One place for the shorter training beforehand and the training itself.
+            "progress": Progress() if progress_bar else None,
             "accelerator": accelerator,
             "devices": devices,
             "strategy": strategy,

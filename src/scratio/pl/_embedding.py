@@ -8,6 +8,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from scratio.model._check import check_anndata
 from scratio.pl._base import DIVERGING, LABEL, UNSUPPORTED, finish, new_axes, result_columns, symmetric_limit
 
 
@@ -48,7 +49,8 @@ def embedding(
 
     Returns
     -------
-    Axes. Cells without a value or without support are grey and drawn first.
+    Axes. Cells that were not compared or have no support are grey and drawn first; the others are drawn in random
+    order, so that neither sign covers the other.
 
     Raises
     ------
@@ -63,6 +65,7 @@ def embedding(
     >>> ax.get_title()
     'true_log_ratio'
     """
+    check_anndata(adata)
     values, support = result_columns(adata, key, group)
     if basis not in adata.obsm:
         raise KeyError(f"obsm has no key {basis!r}; found: {list(adata.obsm)}. Run scanpy.tl.umap(adata) first")
@@ -70,10 +73,13 @@ def embedding(
     if support is not None:
         shown = shown.where(support)
     limit = symmetric_limit(shown.to_numpy()) if vmax is None else vmax
+    order = _order(shown.to_numpy())
     # A light AnnData keeps scanpy's colours and the masked column out of the user's object.
-    drawn = AnnData(obs=shown.rename(LABEL).to_frame(), obsm={basis: np.asarray(adata.obsm[basis])})
+    drawn = AnnData(obs=shown.rename(LABEL).to_frame(), obsm={basis: np.asarray(adata.obsm[basis])})[order].copy()
     ax = new_axes(ax, (5.5, 4.5))
-    style = {"cmap": DIVERGING, "na_color": UNSUPPORTED, "na_in_legend": False, **kwargs}
+    style = {"cmap": DIVERGING, "na_color": UNSUPPORTED, "na_in_legend": False, "sort_order": False, **kwargs}
+    if np.ndim(style.get("size")) == 1:
+        style["size"] = np.asarray(style["size"])[order]
     sc.pl.embedding(
         drawn,
         basis=basis,
@@ -89,7 +95,15 @@ def embedding(
     bar = ax.collections[-1].colorbar
     if bar is not None:
         bar.set_label(LABEL)
-    if shown.isna().any():
-        mark = Line2D([], [], marker="o", linestyle="", color=UNSUPPORTED, label="no support")
+    grey = ["not compared"] if values.isna().any() else []
+    grey += ["no support"] if support is not None and (values.notna() & ~support).any() else []
+    if grey:
+        mark = Line2D([], [], marker="o", linestyle="", color=UNSUPPORTED, label=", or ".join(grey))
         ax.legend(handles=[mark], loc="lower left", frameon=False, fontsize="small")
     return finish(ax, show)
+
+
+def _order(values: np.ndarray) -> np.ndarray:
+    """Order of drawing: cells without a value, then the others in an order that does not depend on their values."""
+    shuffled = np.random.default_rng(0).permutation(len(values))
+    return shuffled[np.argsort(~np.isnan(values[shuffled]), kind="stable")]

@@ -11,8 +11,8 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from scratio._progress import Progress
 from scratio.module import FlowNetwork
 from scratio.train._config import TrainConfig
 
@@ -225,15 +225,15 @@ class TimeEstimate(pl.Callback):
 class StepProgressBar(pl.Callback):
     """One bar over all training steps, with the remaining time and the last of what a callback recorded."""
 
-    def __init__(self, max_steps: int, recorder: Any, description: str) -> None:
+    def __init__(self, progress: Progress, max_steps: int, recorder: Any, description: str) -> None:
         super().__init__()
-        self.max_steps, self.recorder, self.description = max_steps, recorder, description
-        self.bar: tqdm | None = None
+        self.progress, self.max_steps, self.recorder, self.description = progress, max_steps, recorder, description
+        self.bar: Any = None
 
     def on_train_start(self, trainer: pl.Trainer, plan: Any) -> None:
         """Open the bar."""
         if trainer.is_global_zero:
-            self.bar = tqdm(total=self.max_steps, initial=trainer.global_step, desc=self.description, unit="step")
+            self.bar = self.progress.bar(self.max_steps, self.description, "step", initial=trainer.global_step)
 
     def on_train_batch_end(self, trainer: pl.Trainer, plan: Any, *args) -> None:
         """Advance."""
@@ -245,7 +245,8 @@ class StepProgressBar(pl.Callback):
         if self.bar is not None:
             history = self.recorder.history
             shown = {"loss" if k == "train" else k: v[-1] for k, v in history.items() if v and k != "steps"}
-            self.bar.set_postfix({name: f"{sum(values) / len(values):.4f}" for name, values in shown.items()})
+            means = {name: f"{sum(values) / len(values):.4f}" for name, values in shown.items()}
+            self.bar.set_postfix(means, refresh=False)
 
     def teardown(self, trainer: pl.Trainer, plan: Any, stage: str) -> None:
         """Close the bar, also after an error."""

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from scratio._interrupt import interruptible
+from scratio._progress import Progress
 from scratio._quiet import quiet
 from scratio.module import FlowNetwork
 from scratio.train._callbacks import BestWeights, StepProgressBar, TimeEstimate
@@ -39,7 +40,7 @@ def fit(
     *,
     checkpoint_dir: str | Path | None = None,
     resume: bool = False,
-    progress_bar: bool = True,
+    progress: Progress | None = None,
     description: str = "training",
     callbacks: Sequence[pl.Callback] = (),
     **trainer_kwargs,
@@ -58,10 +59,10 @@ def fit(
         Folder for a checkpoint at every validation; none is written by default.
     resume
         Continue from the checkpoint in ``checkpoint_dir`` where there is one.
-    progress_bar
-        Whether to show a bar.
+    progress
+        Where to show how far the training is; nowhere by default.
     description
-        Its title.
+        What this training is called there.
     callbacks
         The user's own.
     trainer_kwargs
@@ -71,8 +72,8 @@ def fit(
     plan = FlowTrainingPlan(network, config)
     best = BestWeights(config.patience, config.early_stopping)
     listeners: list[pl.Callback] = [best, TimeEstimate(config.max_steps, description)]
-    if progress_bar:
-        listeners.append(StepProgressBar(config.max_steps, best, description))
+    if progress is not None:
+        listeners.append(StepProgressBar(progress, config.max_steps, best, description))
     listeners += callbacks
     run(plan, data, config, listeners, checkpoint_dir=checkpoint_dir, resume=resume, **trainer_kwargs)
     selection = best.restore(network, plan.averaged)

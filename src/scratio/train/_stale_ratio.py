@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from scratio._progress import Progress
 from scratio._seed import torch_generator
 from scratio.estimators import gradient_flow
 from scratio.module import DIVERGENCES, Prior, StaleRatio
@@ -191,7 +192,7 @@ def fit_stale_ratio(
     *,
     checkpoint_dir: str | Path | None = None,
     resume: bool = False,
-    progress_bar: bool = True,
+    progress: Progress | None = None,
     **trainer_kwargs,
 ) -> pd.DataFrame:
     """Train a ratio in place; it ends with the averaged weights.
@@ -204,7 +205,7 @@ def fit_stale_ratio(
         Cells of the target.
     config
         Settings.
-    checkpoint_dir, resume, progress_bar, trainer_kwargs
+    checkpoint_dir, resume, progress, trainer_kwargs
         As for :func:`scratio.train.fit`.
 
     Returns
@@ -219,8 +220,8 @@ def fit_stale_ratio(
     network.train()
     plan, monitor = StaleRatioPlan(network, prior, flow, config), FlowMonitor()
     callbacks: list[pl.Callback] = [monitor]
-    if progress_bar:
-        callbacks.append(StepProgressBar(config.max_steps, monitor, "training"))
+    if progress is not None:
+        callbacks.append(StepProgressBar(progress, config.max_steps, monitor, "training"))
     run(
         plan,
         data,

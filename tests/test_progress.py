@@ -1,0 +1,147 @@
+"""How far a call is: a bar in a terminal, a line now and then in a log file, one output in a notebook."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import scratio
+from scratio import _progress
+from scratio._progress import LINE_EVERY, Progress, with_progress
+
+
+class Clock:
+    """A clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(_progress, "time", clock)
+    return clock
+
+
+def work(clock: Clock, seconds: float, n: int = 2_000, progress: Progress | None = None) -> None:
+    """A phase of n steps that take so many seconds together, each with other losses."""
+    with (progress or Progress()).bar(n, "training", "step") as bar:
+        for k in range(n):
+            clock.now += seconds / n
+            bar.update(1)
+            bar.set_postfix({"loss": f"{k}"}, refresh=False)
+
+
+def test_a_log_file_gets_a_line_each_ten_seconds_at_most(clock, capsys):
+    work(clock, seconds=95.0)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 9
+    assert all(re.fullmatch(r"training: +\d+% of 2000 steps \[.*loss=\d+\]", line) for line in lines)
+    shares = [int(re.search(r"(\d+)%", line)[1]) for line in lines]
+    assert shares == sorted(set(shares))
+
+
+def test_two_phases_leave_no_more_lines_than_one(clock, capsys):
+    progress = Progress()
+    for _ in range(5):
+        work(clock, seconds=LINE_EVERY - 0.5, progress=progress)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.fixture
+def notebook(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Outputs of a notebook's cell, each with what it has shown one after the other."""
+    outputs: list[list[str]] = []
+
+    class Handle:
+        def __init__(self, shown: list[str]) -> None:
+            self.shown = shown
+
+        def update(self, data: dict[str, str], raw: bool) -> None:
+            assert raw
+            self.shown.append(data["text/plain"])
+
+    def display(data: dict[str, str], raw: bool, display_id: bool) -> Handle:
+        assert raw and display_id
+        outputs.append([data["text/plain"]])
+        return Handle(outputs[-1])
+
+    fake: Any = SimpleNamespace(
+        get_ipython=lambda: SimpleNamespace(kernel=object()), display=SimpleNamespace(display=display)
+    )
+    monkeypatch.setitem(sys.modules, "IPython", fake)
+    return outputs
+
+
+def test_a_notebook_gets_one_output_that_is_updated(clock, notebook, capsys, recwarn):
+    progress = Progress()
+    for _ in range(3):
+        work(clock, seconds=30.0, progress=progress)
+    assert len(notebook) == 1
+    assert 150 <= len(notebook[0]) <= 200, "every half second"
+    assert "100%" in notebook[0][-1] and "2000/2000" in notebook[0][-1]
+    assert capsys.readouterr().err == ""
+    assert not recwarn.list
+
+
+def test_a_training_with_a_pilot_has_one_output(gaussian_cells, notebook, capsys):
+    scratio.model.ScRatio.setup_anndata(gaussian_cells, condition_keys=["condition"])
+    model = scratio.model.ScRatio(gaussian_cells, n_hidden=8, n_members=1)
+    model.train(max_steps=20, accelerator="cpu")
+    (shown,) = notebook
+    assert "choosing the configuration" in "".join(shown)
+    assert shown[-1].startswith("training: 100%") or "20/20" in shown[-1]
+    assert capsys.readouterr().err == ""
+
+
+def test_what_is_not_shown_leaves_nothing(clock, notebook, capsys):
+    work(clock, seconds=100.0, progress=Progress(shown=False))
+    assert list(with_progress([(0, "a"), (5, "b")], 10, "scoring", shown=False)) == [(0, "a"), (5, "b")]
+    assert notebook == []
+    assert capsys.readouterr().err == ""
+
+
+def test_a_terminal_gets_a_bar(clock, capsys, monkeypatch):
+    monkeypatch.setattr(_progress, "_is_terminal", lambda: True)
+    assert list(with_progress([(0, "a"), (5, "b")], 10, "scoring", shown=True)) == [(0, "a"), (5, "b")]
+    shown = capsys.readouterr().err
+    assert "scoring: 100%" in shown
+    assert shown.count("\n") == 1
+
+
+def test_an_interpreter_in_a_terminal_is_no_notebook(monkeypatch):
+    assert not _progress._is_notebook()
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: SimpleNamespace()))
+    assert not _progress._is_notebook()
+
+
+IN_A_KERNEL = """
+import sys, types, warnings
+# What tqdm.auto looks at in a notebook without ipywidgets.
+sys.modules["ipywidgets"] = None
+sys.modules["ipykernel"] = sys.modules["ipykernel.zmqshell"] = types.ModuleType("ipykernel")
+ipython = types.ModuleType("IPython")
+ipython.get_ipython = lambda: types.SimpleNamespace(config={"IPKernelApp": {}}, kernel=object())
+sys.modules["IPython"] = ipython
+IMPORTS
+import tqdm.auto
+print("imported")
+"""
+
+
+def test_no_remark_about_widgets_in_a_notebook():
+    found = [
+        subprocess.run([sys.executable, "-c", IN_A_KERNEL.replace("IMPORTS", imports)], capture_output=True, text=True)
+        for imports in ("import scratio", "")
+    ]
+    assert (found[0].stdout, found[0].stderr) == ("imported\n", "")
+    assert "IProgress not found" in found[1].stderr, "the test shows nothing: tqdm no longer warns"
