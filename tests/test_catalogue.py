@@ -11,6 +11,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 
 import scratio
 from scratio.model import ScRatio
@@ -64,6 +65,17 @@ def embedded(function: Callable[[np.ndarray], object]) -> Callable[[ad.AnnData],
     return change
 
 
+def in_x(function: Callable[[np.ndarray], object]) -> Callable[[ad.AnnData], None]:
+    """Put the embedding, changed, into X, and leave none in obsm."""
+
+    def change(adata: ad.AnnData) -> None:
+        x = function(np.asarray(adata.obsm["X_pca"]))
+        other = ad.AnnData(X=x, obs=adata.obs.copy(), var=pd.DataFrame(index=[f"marker{k}" for k in range(x.shape[1])]))
+        adata.__dict__.update(other.__dict__)
+
+    return change
+
+
 def read_only(x: np.ndarray) -> np.ndarray:
     x = x.copy()
     x.flags.writeable = False
@@ -91,6 +103,18 @@ WORKS = {
     "labels as whole numbers": (labelled(1, 0, int), {"treatment": 1, "reference": 0}),
     "labels as nullable whole numbers": (labelled(1, 0, "Int64"), {"treatment": 1, "reference": 0}),
     "labels as numbers": (labelled(1.5, 0.5, float), {"treatment": 1.5, "reference": 0.5}),
+    "labels 1.0 and 0.0, named by 1 and 0": (labelled(1.0, 0.0, float), {"treatment": 1, "reference": 0}),
+    "labels 1 and 0, named by 1.0 and 0.0": (labelled(1, 0, int), {"treatment": 1.0, "reference": 0.0}),
+    "labels 1.0 and 0.0 in single precision, named by numpy's": (
+        labelled(1.0, 0.0, np.float32),
+        {"treatment": np.int64(1), "reference": np.float32(0.0)},
+    ),
+    "labels 1.0 and 0.0 as categories, named by 1 and 0": (
+        labelled(1.0, 0.0, float, categories=[0.0, 1.0]),
+        {"treatment": 1, "reference": 0},
+    ),
+    "X itself": (in_x(np.asarray), {"use_rep": "X"}),
+    "X as a data frame's values in double precision": (in_x(lambda x: x.astype(np.float64)), {"use_rep": "X"}),
     "numbers named by text": (labelled(1, 0, int), {"treatment": "1", "reference": "0"}),
     "categories with spaces": (labelled("IFN beta 10 U/ml", " "), {"treatment": "IFN beta 10 U/ml", "reference": " "}),
     "categories in unicode": (labelled("β-IFN ☂", "対照"), {"treatment": "β-IFN ☂", "reference": "対照"}),
@@ -144,6 +168,16 @@ def test_cells_without_a_label_get_no_score():
     np.testing.assert_array_equal(np.isnan(adata.obs["da_log_ratio"]), np.arange(300) % 10 == 0)
 
 
+def test_whole_numbers_that_missing_labels_made_decimal_are_named_by_whole_numbers():
+    adata = cells()
+    is_treated = (adata.obs["condition"] == "treated").to_numpy()
+    adata.obs["condition"] = np.where(np.arange(300) % 10 > 0, is_treated, np.nan)
+    for treatment in (1, [1], None):
+        compare(adata, treatment=treatment, reference=0)
+        scored = adata.obs["da_log_ratio"] if treatment == 1 else adata.obsm["da_log_ratio"]["1.0"]
+        np.testing.assert_array_equal(np.isnan(scored), np.arange(300) % 10 == 0)
+
+
 def test_a_view_is_scored_and_its_parent_is_left_alone(unchanged):
     parent = cells(600)
     with unchanged(parent):
@@ -183,6 +217,10 @@ def test_outliers_that_hide_the_other_cells_are_told():
 
 def user_column(adata: ad.AnnData) -> None:
     adata.obs["da_std"] = 1.0
+
+
+def column_twice(adata: ad.AnnData) -> None:
+    adata.obs = pd.concat([adata.obs, adata.obs[["condition"]]], axis=1)
 
 
 def user_uns(adata: ad.AnnData) -> None:
@@ -227,7 +265,19 @@ REFUSED = {
     "a record of the user's": (user_uns, {}, ValueError, "uns.*da.*key_added"),
     "names twice": (lambda adata: setattr(adata, "obs_names", ["same"] * 300), {}, ValueError, "obs_names_make_unique"),
     "an embedding that is not there": (lambda adata: None, {"use_rep": "X_umap"}, KeyError, "X_umap.*X_pca"),
-    "X as embedding": (lambda adata: None, {"use_rep": "X"}, KeyError, "'X'"),
+    "X where there is none": (lambda adata: None, {"use_rep": "X"}, KeyError, "'X'"),
+    "a sparse X": (in_x(sparse.csr_matrix), {"use_rep": "X"}, TypeError, r"^X is sparse.*scanpy\.pp\.pca.*toarray"),
+    "an embedding named by a number": (lambda adata: None, {"use_rep": 3}, TypeError, "string, got 3.*X_pca"),
+    "no spread": (embedded(np.ones_like), {}, ValueError, "X_pca.*same for all 300 cells"),
+    "a column twice": (column_twice, {}, ValueError, "2 columns named 'condition'"),
+    "a key with a slash": (lambda adata: None, {"key_added": "a/b"}, ValueError, "slash.*a/b"),
+    "a key that is no text": (lambda adata: None, {"key_added": 3}, TypeError, "key_added.*3"),
+    "a number that names no label": (
+        labelled(1.0, 0.0, float),
+        {"treatment": 2, "reference": 0},
+        ValueError,
+        "'2'.*1.0",
+    ),
     "a treatment in another case": (
         lambda adata: None,
         {"treatment": "Treated"},
@@ -247,6 +297,26 @@ REFUSED = {
     "all cells held out": (lambda adata: None, training(validation_size=1.0), ValueError, "validation_size.*1"),
     "no such device": (lambda adata: None, training(accelerator="abacus"), ValueError, "abacus"),
     "no such precision": (lambda adata: None, training(precision="8"), ValueError, "precision|8"),
+    "epochs": (lambda adata: None, training(max_epochs=400), TypeError, "'max_epochs'; use max_steps"),
+    "settings of scvi-tools' plan": (
+        lambda adata: None,
+        training(plan_kwargs={"lr": 1e-3}),
+        TypeError,
+        "learning_rate",
+    ),
+    "a setting misspelt": (
+        lambda adata: None,
+        training(learing_rate=1e-3),
+        TypeError,
+        "'learing_rate'; use learning_rate",
+    ),
+    "a size of the ensemble": (lambda adata: None, training(ensemble_size=3), TypeError, "ensemble_size"),
+    "a setting of the model misspelt": (
+        lambda adata: None,
+        {"model_kwargs": {"n_layer": 2}},
+        TypeError,
+        "n_layer",
+    ),
     "resumed from nowhere": (lambda adata: None, training(resume=True), ValueError, "checkpoint_dir"),
 }
 

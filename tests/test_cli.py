@@ -371,6 +371,73 @@ def test_capital_letters_in_the_suffix_of_a_figure(source, tmp_path, no_training
     assert imread(tmp_path / "plot.PNG", format="png").std() > 0.01
 
 
+# --- the matrix itself, and what cannot be read --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backed", [[], ["--backed"]], ids=["memory", "backed"])
+def test_the_matrix_itself_can_be_the_embedding(backed, tmp_path):
+    adata = cells()
+    markers = ad.AnnData(X=adata.obsm["X_pca"].copy(), obs=adata.obs, var=pd.DataFrame(index=["CD4", "CD8"]))
+    markers.write_h5ad(tmp_path / "in.h5ad")
+    arguments = [*DA, *QUICK, "--use-rep", "X", "--out", tmp_path / "out.h5ad", "--plot", tmp_path / "plot.png"]
+    result = invoke("da", tmp_path / "in.h5ad", *arguments, *backed)
+    assert result.exit_code == 0, result.stderr
+    tl.differential_abundance(markers, **ANALYSES["da"][2] | {"sample_key": None, "covariate_keys": []}, **SETTINGS,
+                              use_rep="X")  # fmt: skip
+    written = ad.read_h5ad(tmp_path / "out.h5ad")
+    np.testing.assert_array_equal(written.obs["da_log_ratio"], markers.obs["da_log_ratio"])
+    assert list(written.obsm) == []
+    assert imread(tmp_path / "plot.png").std() > 0.01
+
+
+def test_a_sparse_matrix_is_refused_as_embedding(source, tmp_path, no_training):
+    result = invoke("da", source, *DA, "--use-rep", "X", "--out", tmp_path / "out.h5ad")
+    assert "X is sparse; a dense embedding is needed" in refused(result)
+    assert no_training.calls == []
+
+
+@pytest.mark.filterwarnings("ignore:Writing zarr v2 data:UserWarning")
+@pytest.mark.parametrize("name", ["cells.zarr", "cells"])
+@pytest.mark.parametrize("command", ["da", "score"])
+def test_a_zarr_store_is_told_how_to_become_a_file(command, name, model, tmp_path, no_training):
+    cells().write_zarr(tmp_path / name)
+    further = DA if command == "da" else ["--model", model, *SCORE]
+    said = refused(invoke(command, tmp_path / name, *further, "--out", tmp_path / "out.h5ad"))
+    assert f"{tmp_path / name} is a zarr store; write it as a file by anndata.read_zarr(" in said
+    # The line of code in the message does what it says.
+    exec(re.search(r"write it as a file by (.*); an", said)[1], {"anndata": ad})
+    assert invoke("da", tmp_path / "cells.h5ad", *DA, "--out", tmp_path / "out.h5ad").exit_code == 0
+
+
+def test_a_fault_of_a_reader_is_not_called_a_damage_of_the_file(source, tmp_path, monkeypatch, no_training):
+    def broken(*args, **kwargs):
+        raise AttributeError("'Group' object has no attribute 'shape'")
+
+    monkeypatch.setattr(_cells, "read_elem", broken)
+    said = refused(invoke("da", source, *DA, "--out", tmp_path / "out.h5ad"))
+    assert f"cannot be read with anndata {ad.__version__}: AttributeError: 'Group' object" in said
+    assert "If anndata.read_h5ad reads it, this is a fault of scratio" in said
+    assert "may be damaged" not in said
+
+
+def test_files_with_labels_as_any_version_writes_them_are_read(tmp_path, no_training):
+    # Newer versions write text as groups of values and a mask, which older ones do for nullable text.
+    adata = cells()
+    for name, dtype in (("condition", "string"), ("donor", object), ("sample", "category")):
+        adata.obs[name] = adata.obs[name].astype(dtype)
+    with ad.settings.override(allow_write_nullable_strings=True):
+        adata.write_h5ad(tmp_path / "in.h5ad")
+    with h5py.File(tmp_path / "in.h5ad") as file:
+        assert isinstance(file["obs/condition"], h5py.Group)
+    result = invoke("da", tmp_path / "in.h5ad", *DA, "--out", tmp_path / "out.h5ad")
+    assert result.exit_code == 0, result.stderr
+    found = ad.read_h5ad(tmp_path / "out.h5ad").obs
+    assert list(found["condition"]) == list(adata.obs["condition"])
+    lazy = scratio.io.read_lazy(tmp_path / "in.h5ad", obs_keys=["condition", "sample"])
+    assert list(lazy.obs["condition"]) == list(adata.obs["condition"])
+    assert list(lazy.obs_names) == list(adata.obs_names)
+
+
 # --- a saved model -------------------------------------------------------------------------------------------------
 
 CONTRAST = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -87,6 +88,23 @@ def test_the_level_decides_what_is_significant():
     scratio.tl.regions(adata, max_qvalue=0.001)
     assert table_of(adata).empty
     assert adata.obs["da_region"].isna().all()
+
+
+def test_a_table_without_regions_has_the_types_of_one_with_them(tmp_path):
+    some, none = judged(), judged()
+    scratio.tl.regions(some, annotation_key="type")
+    scratio.tl.regions(none, annotation_key="type", max_qvalue=1e-9)
+    table, empty = some.uns["da"]["regions"], none.uns["da"]["regions"]
+    assert (len(table), len(empty)) == (3, 0)
+    assert dict(empty.dtypes) == dict(table.dtypes)
+    # What is found later is added to it.
+    scratio.tl.regions(none, annotation_key="type")
+    pd.testing.assert_frame_equal(none.uns["da"]["regions"], table)
+    scratio.tl.regions(none, annotation_key="type", max_qvalue=1e-9)
+    none.write_h5ad(tmp_path / "cells.h5ad")
+    again = anndata.read_h5ad(tmp_path / "cells.h5ad").uns["da"]["regions"]
+    numbers = list(table.select_dtypes("number"))
+    assert dict(again[numbers].dtypes) == dict(table[numbers].dtypes)
 
 
 def test_without_annotation_regions_are_numbered():

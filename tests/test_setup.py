@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
 
 import scratio
-from scratio.model import ScRatio
+from scratio.model import ScRatio, _check
 from scratio.model._check import check_embedding
 
 
@@ -78,11 +76,11 @@ def test_bad_input_is_refused_by_name_and_changes_nothing(gaussian_cells, unchan
         ScRatio.setup_anndata(gaussian_cells, **{"condition_keys": ["condition"], **kwargs})
 
 
-def test_a_one_dimensional_embedding_is_refused():
+def test_a_one_dimensional_embedding_is_refused(monkeypatch):
     # AnnData turns a vector into a column, so one can only come from elsewhere.
-    cells = SimpleNamespace(obsm={"X": np.arange(5.0)}, obs_names=[])
-    with pytest.raises(ValueError, match=r"'X'.*\(5,\)"):
-        check_embedding(cells, "X")
+    monkeypatch.setattr(_check, "source_of", lambda adata, key: np.arange(5.0))
+    with pytest.raises(ValueError, match=r"'X_pca'.*\(5,\)"):
+        check_embedding(scratio.datasets.gaussians(n_cells=5, n_dims=2), "X_pca")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -185,3 +186,35 @@ def test_the_import_sets_no_level_and_no_handler():
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert json.loads(run.stdout.splitlines()[-1]) == [0, 0, True, 1]
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("merge", ["first", "same", "unique"])
+def test_a_summary_of_joined_results_says_what_they_have_in_common(early_stopping, merge):
+    parts = []
+    for k, n in enumerate((240, 100)):
+        adata = scratio.datasets.gaussians(n_cells=n, n_dims=2, random_state=k)
+        adata.obs_names = [f"{k}-{name}" for name in adata.obs_names]
+        settings = {"max_steps": 10, "n_validation": 64, "early_stopping": early_stopping, "progress_bar": False}
+        scratio.tl.differential_abundance(
+            adata, condition_key="condition", treatment="treated", reference="control", n_folds=2 + k,
+            random_state=k, model_kwargs={"n_hidden": 8, "n_members": 1}, train_kwargs=settings,
+        )  # fmt: skip
+        parts.append(adata)
+    joined = ad.concat(parts, uns_merge=merge)
+    summary = scratio.tl.summary(joined)
+    assert summary.facts["treatment"] == "treated"
+    assert summary.tables["Log ratios of the cells (nats)"].iloc[0]["n_cells"] == 340
+    if merge == "first":
+        assert summary.facts["n_folds"] == "2"
+        assert summary.facts["computed from"].startswith("240 of 340 cells; other cells than these")
+    else:
+        assert "n_folds" not in summary.facts  # they differ
+        assert summary.facts["computed from"] == "several sets of cells, whose results were joined"
+    assert str(summary)
+    assert summary._repr_html_()
+
+
+def test_results_joined_without_their_records_have_no_summary(cells):
+    with pytest.raises(KeyError, match="no result of scratio under 'da'; found: \\[\\]"):
+        scratio.tl.summary(ad.concat([cells, cells], index_unique="-"))

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import scratio
 from scratio import _progress
@@ -244,6 +246,30 @@ def test_validation_uses_the_same_cells_and_noise_every_time(make_network):
     losses = result.validation_loss.to_numpy()
     assert (losses == losses[0]).all()
     assert len(np.unique(result.train_loss["member_0"])) == 3
+
+
+class NoDoubleOnDevice(TorchDispatchMode):
+    """Refuses numbers in double precision outside of the CPU, as Apple's GPUs do."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        if isinstance(found, torch.Tensor) and found.dtype == torch.float64 and found.device.type != "cpu":
+            raise TypeError(f"{func} would make a tensor in double precision on {found.device}")
+        return found
+
+
+def test_held_out_losses_are_in_double_precision_on_the_cpu_alone(make_network):
+    plan = FlowTrainingPlan(make_network(), CONFIG)
+    losses = torch.rand((2, 80), generator=torch.Generator().manual_seed(0))
+    plan.validation_losses.append(losses)
+    expected = losses.double().reshape(2, 2, 40).mean(1)
+    torch.testing.assert_close(plan.take_validation_losses(40), expected, rtol=1e-6, atol=0.0)
+    with FakeTensorMode(), NoDoubleOnDevice():
+        plan.validation_losses.append(torch.empty((2, 80), device="cuda"))
+        found = plan.take_validation_losses(40)
+        assert (found.device.type, found.dtype, found.shape) == ("cpu", torch.float64, (2, 40))
+        with pytest.raises(TypeError, match="double precision on cuda"):
+            torch.empty(3, device="cuda").double()
 
 
 def test_validation_marginalises_no_key(make_network):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -43,7 +43,7 @@ def check_anndata(adata: Any, *, copy: bool | None = None) -> None:
         If it is backed by a file and is a view, or would have to be copied.
     """
     if not isinstance(adata, AnnData):
-        if modalities := list(getattr(adata, "mod", ())):
+        if isinstance(modalities := getattr(adata, "mod", None), Mapping):
             raise TypeError(
                 f"adata is a MuData; pass one of its modalities: {', '.join(f'mdata[{name!r}]' for name in modalities)}"
             )

@@ -12,7 +12,7 @@ from anndata import AnnData
 
 from scratio._blocks import slabs
 from scratio._progress import with_progress
-from scratio.model._check import check_at_least, check_finite
+from scratio.model._check import check_anndata, check_at_least, check_finite
 from scratio.model._combinations import distinct_rows
 from scratio.model._known import KnownCells
 from scratio.model._lazy import is_dask, lazily
@@ -142,6 +142,7 @@ class ScoringMixin:
             raise ValueError("the model was loaded without cells: pass adata")
         is_training = cells is self.adata
         if not is_training:
+            check_anndata(cells)
             self.schema.check_cells(cells)
         folds: np.ndarray | None = self.folds if is_training else None
         if rows is None:

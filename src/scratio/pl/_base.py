@@ -12,6 +12,8 @@ import seaborn as sns
 from anndata import AnnData
 from matplotlib.axes import Axes
 
+from scratio.model._check import check_anndata
+
 DIVERGING, SEQUENTIAL = "RdBu_r", "viridis"
 UNSUPPORTED = "#d0d0d0"
 LABEL = "log ratio (nats)"
@@ -25,6 +27,7 @@ def result_columns(adata: AnnData, key: str, group: str | None = None) -> tuple[
 
     With a group, those of one of several treatments.
     """
+    check_anndata(adata)
     if group is not None:
         return _column_of(adata, f"{key}_log_ratio", group), _support_of(adata, key, group)
     column = f"{key}_log_ratio" if f"{key}_log_ratio" in adata.obs else key
@@ -56,6 +59,7 @@ def _support_of(adata: AnnData, key: str, group: str) -> pd.Series | None:
 
 def stored_result(adata: AnnData, key: str, table: str, tool: str) -> Mapping[str, Any]:
     """Result of an analysis in ``uns`` that holds a table."""
+    check_anndata(adata)
     if key not in adata.uns or table not in adata.uns[key]:
         raise KeyError(f"uns has no result {key!r}; run scratio.tl.{tool}(adata, ..., key_added={key!r}) first")
     return adata.uns[key]

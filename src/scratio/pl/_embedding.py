@@ -8,7 +8,6 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from scratio.model._check import check_anndata
 from scratio.pl._base import DIVERGING, LABEL, UNSUPPORTED, finish, new_axes, result_columns, symmetric_limit
 
 
@@ -65,7 +64,6 @@ def embedding(
     >>> ax.get_title()
     'true_log_ratio'
     """
-    check_anndata(adata)
     values, support = result_columns(adata, key, group)
     if basis not in adata.obsm:
         raise KeyError(f"obsm has no key {basis!r}; found: {list(adata.obsm)}. Run scanpy.tl.umap(adata) first")
@@ -78,8 +76,9 @@ def embedding(
     drawn = AnnData(obs=shown.rename(LABEL).to_frame(), obsm={basis: np.asarray(adata.obsm[basis])})[order].copy()
     ax = new_axes(ax, (5.5, 4.5))
     style = {"cmap": DIVERGING, "na_color": UNSUPPORTED, "na_in_legend": False, "sort_order": False, **kwargs}
-    if np.ndim(style.get("size")) == 1:
-        style["size"] = np.asarray(style["size"])[order]
+    sizes = np.asarray(style.get("size"))
+    if sizes.ndim == 1:
+        style["size"] = sizes[order]
     sc.pl.embedding(
         drawn,
         basis=basis,

@@ -8,6 +8,7 @@ import numpy as np
 from anndata import AnnData
 from matplotlib.axes import Axes
 
+from scratio.model._check import check_anndata
 from scratio.pl._base import finish, new_axes
 
 COLOURS = {"train_loss": "#999999", "validation_loss": "#0072b2"}
@@ -47,6 +48,7 @@ def history(adata: AnnData, *, key: str = "da", ax: Axes | None = None, show: bo
     >>> scratio.pl.history(adata).get_xlabel()
     'step'
     """
+    check_anndata(adata)
     result = adata.uns.get(key)
     if not isinstance(result, Mapping) or "history" not in result:
         raise KeyError(f"uns[{key!r}] holds no training history; run scratio.tl.differential_abundance first")

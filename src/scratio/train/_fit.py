@@ -134,6 +134,7 @@ def run(
             callbacks=callbacks,
             enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
             plugins=[AtomicCheckpoints()],
+            log_every_n_steps=1,
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,

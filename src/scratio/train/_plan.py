@@ -115,11 +115,6 @@ class FlowTrainingPlan(AveragedPlan):
         """Hand the held-out loss to the user's logger and callbacks."""
         self.log("validation_loss", torch.cat(self.validation_losses, dim=1).mean())
 
-    def on_train_epoch_end(self) -> None:
-        """Hand the loss since the last validation to the user's logger and callbacks."""
-        if self.train_losses:
-            self.log("train_loss", torch.stack(self.train_losses).mean())
-
     def take_validation_losses(self, n_cells: int) -> Tensor:
         """Criterion of every member and held-out cell since the last call, averaged over the rounds of noise."""
         losses = torch.cat(self.validation_losses, dim=1)
