@@ -34,7 +34,7 @@ from scratio.cli._options import Method, SeveralValues
 from scratio.model import ScRatio
 from scratio.model._methods import METHODS
 
-TRAINING = {"max_steps": 2, "batch_size": 64, "accelerator": "cpu", "progress_bar": False}
+TRAINING = {"max_steps": 2, "batch_size": 64, "accelerator": "cpu", "progress_bar": True}
 QUICK = "--n-folds 2 --max-steps 2 --batch-size 64 --accelerator cpu --random-state 3".split()
 SETTINGS = {"n_folds": 2, "train_kwargs": TRAINING, "random_state": 3}
 DA = ["--condition-key", "condition", "--treatment", "treated", "--reference", "control"]
@@ -596,7 +596,7 @@ MAPPING: dict[str, tuple[list[str], str, str, dict[str, Any]]] = {
         "da_log_ratio",
         {"condition_key": "condition", "treatment": "treated", "reference": "control", "use_rep": "X_pca",
          "covariate_keys": [], "sample_key": None, "key_added": "da", "n_folds": 5, "method": "auto",
-         "random_state": 0, "train_kwargs": {"progress_bar": False}},
+         "random_state": 0, "train_kwargs": {"progress_bar": True}},
     ),
     "all treatments": (
         ["da", "--condition-key", "drug", "--reference", "none", "--covariate-key", "donor", "--covariate-key",
@@ -607,7 +607,7 @@ MAPPING: dict[str, tuple[list[str], str, str, dict[str, Any]]] = {
         {"condition_key": "drug", "treatment": None, "reference": "none", "use_rep": "X_turned",
          "covariate_keys": ["donor", "sample"], "sample_key": None, "key_added": "x", "n_folds": 3, "method": "ode",
          "random_state": 7,
-         "train_kwargs": {"max_steps": 9, "batch_size": 11, "accelerator": "cpu", "progress_bar": False}},
+         "train_kwargs": {"max_steps": 9, "batch_size": 11, "accelerator": "cpu", "progress_bar": True}},
     ),
     "batch by default": (
         ["batch", "--batch-key", "donor"],
@@ -912,6 +912,37 @@ def test_an_earlier_result_is_replaced_and_what_it_had_more_goes(source, tmp_pat
         assert "da_qvalue" not in file["obs"]
     assert set(found.obsm) == {"X_pca", "X_turned", "X_umap"}
     pd.testing.assert_frame_equal(found.obs[list(cells().obs)], ad.read_h5ad(source).obs)
+
+
+def test_results_of_other_analyses_under_the_key_go(tmp_path, no_training):
+    adata = cells()
+    adata.varm["da"] = np.ones((5, 2))
+    adata.obsm["da"] = np.ones((240, 2))
+    adata.varm["mine"] = np.ones((5, 1))
+    adata.uns["da"] = {
+        "scratio": {"scratio": "0"}, "analysis": "x", "params": {}, "written": {"varm": ["da"], "obsm": ["da"]},
+    }  # fmt: skip
+    adata.write_h5ad(tmp_path / "in.h5ad")
+
+    def tool(adata, **kwargs):
+        del adata.obsm["da"]
+        fake()(adata, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tl, "differential_abundance", tool)
+        result = invoke("da", tmp_path / "in.h5ad", *DA, "--out", tmp_path / "out.h5ad")
+    assert result.exit_code == 0, result.stderr
+    found = ad.read_h5ad(tmp_path / "out.h5ad")
+    assert list(found.varm) == ["mine"]
+    assert "da" not in found.obsm
+
+
+def test_a_file_without_embeddings_lacks_the_one_that_was_asked_for(tmp_path, no_training):
+    cells().write_h5ad(tmp_path / "in.h5ad")
+    with h5py.File(tmp_path / "in.h5ad", "r+") as file:
+        del file["obsm"]
+    arguments = ["da", tmp_path / "in.h5ad", *DA, "--out", tmp_path / "out.h5ad"]
+    assert "obsm has no key 'X_pca'; found: []" in refused(invoke(*arguments))
 
 
 def test_tables_of_older_files_are_written_anew(tmp_path, no_training):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import warnings
 from types import SimpleNamespace
 
 import anndata as ad
 import lightning.pytorch as pl
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -132,6 +134,30 @@ def test_a_contrast_names_categories_by_any_number(quick):
             model.log_ratio(numerator={"dose_group": odd}, denominator={"dose_group": 0})
 
 
+@pytest.mark.parametrize("dtype", [int, float, bool, "Int64", "boolean", "category", str])
+def test_a_summary_knows_labels_of_any_type_again(dtype, quick):
+    adata = cells(drug=pd.Series(np.arange(240) % 2, index=cells().obs_names).astype(dtype))
+    one, none = adata.obs["drug"].iloc[1], adata.obs["drug"].iloc[0]
+    compare(adata, quick, condition_key="drug", treatment=one, reference=none)
+    assert scratio.tl.summary(adata).facts["computed from"] == "240 of 240 cells; unchanged since"
+    adata.obs["drug"] = adata.obs["drug"].to_numpy()[::-1]
+    assert scratio.tl.summary(adata).facts["computed from"] == "240 of 240 cells; their labels changed since"
+
+
+@pytest.mark.filterwarnings("ignore:.*too few for q-values:UserWarning")
+def test_groups_are_named_by_any_number_in_plots_and_regions(quick):
+    adata = cells(drug=np.arange(240) % 2 * 1.0, donor=(np.arange(240) % 16).astype(str))
+    compare(adata, quick, condition_key="drug", treatment=[1], reference=0, sample_key="donor")
+    for group in (1, 1.0, "1.0", np.int64(1)):
+        assert scratio.pl.embedding(adata, basis="X_pca", group=group).get_title() == f"da: {group}"
+        assert scratio.pl.calibration(adata, group=group).get_title() == "1.0 over 0.0"
+        scratio.tl.regions(adata, group=group)
+    for call in (scratio.pl.calibration, scratio.tl.regions):
+        with pytest.raises(KeyError, match="no group '?2'?; found: .'1.0'"):
+            call(adata, group=2)
+    plt.close("all")
+
+
 # --- what cells come in --------------------------------------------------------------------------------------------
 
 
@@ -206,6 +232,41 @@ def test_read_lazy_of_anndata_is_refused(quick, tmp_path):
     lazy = ad.experimental.read_lazy(tmp_path / "cells.h5ad")
     with pytest.raises(TypeError, match=r"scratio\.io\.read_lazy"):
         compare(lazy, quick)
+
+
+def test_results_in_a_file_are_replaced_by_those_of_cells_on_disk(quick, tmp_path):
+    adata = cells()
+    compare(adata, quick)
+    adata.uns["mine"] = {"colours": np.array(["red"])}
+    for how in ("h5ad", "zarr"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            getattr(adata, f"write_{how}")(tmp_path / f"cells.{how}")
+        lazy = scratio.io.read_lazy(tmp_path / f"cells.{how}")
+        assert list(lazy.uns) == ["da"]
+        compare(lazy, quick, random_state=1)
+        assert not np.array_equal(lazy.obs["da_log_ratio"], adata.obs["da_log_ratio"])
+
+
+def test_all_methods_are_compared_on_cells_on_disk(quick, tmp_path):
+    cells().write_h5ad(tmp_path / "cells.h5ad")
+    lazy, adata = scratio.io.read_lazy(tmp_path / "cells.h5ad"), cells()
+    training = {name: value for name, value in quick.items() if name != "progress_bar"}
+    settings = {**GROUPS, "methods": ["scratio", "qda"], "method_kwargs": {"scratio": training}}
+    for data in (lazy, adata):
+        scratio.tl.compare_methods(data, **settings)
+    found, expected = lazy.obsm["comparison"], adata.obsm["comparison"]
+    np.testing.assert_allclose(found["qda"], expected["qda"], rtol=1e-6)
+    # Cells on disk are shuffled in blocks, so that the batches of a training are others.
+    assert np.corrcoef(found["scratio"], expected["scratio"])[0, 1] > 0.99
+
+
+def test_the_same_question_twice_in_one_call_is_refused_and_nothing_is_lost(quick, unchanged):
+    adata = cells(a=np.arange(240) % 2 * 1, b=np.arange(240) // 2 % 2 * 1)
+    settings = {"condition_keys": ["a", "b"], "reference": (0, 0), "n_folds": 2, "train_kwargs": quick}
+    scratio.tl.combination_effect(adata, **settings, combination=[(1, 1)])
+    with unchanged(adata), pytest.raises(ValueError, match="same names.*combination_1\\+1_log_ratio"):
+        scratio.tl.combination_effect(adata, **settings, combination=[(1, 1), (1, 1)])
 
 
 @pytest.mark.parametrize("copy", [False, True])

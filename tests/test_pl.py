@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import anndata
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -142,6 +143,29 @@ def test_neither_sign_covers_the_other():
         assert abs((part > 0.0).mean() - 0.5) < 4.0 * 0.5 / np.sqrt(500)
         # Nor does the magnitude decide, which would hide the cells without a difference.
         assert abs(np.abs(part).mean() - np.abs(values).mean()) < 4.0 * 0.1 / np.sqrt(500)
+
+
+def test_a_mask_and_transparencies_stay_those_of_the_cells(adata):
+    mask = np.arange(40) < 20
+    rows, colours = drawn(scratio.pl.embedding(adata, mask_obs=mask), adata.obsm["X_umap"])
+    is_coloured = np.array([to_hex(colour) != GREY for colour in colours])
+    assert set(rows[is_coloured]) == set(np.flatnonzero(mask & adata.obs["da_support"].to_numpy()))
+
+
+def test_cells_joined_with_others_that_have_no_result_are_not_compared(adata):
+    other = scratio.datasets.gaussians(n_cells=20, n_dims=2, random_state=1)
+    other.obsm["X_umap"] = np.random.default_rng(1).normal(size=(20, 2))
+    joined = anndata.concat([adata, other], join="outer", index_unique="-", uns_merge="first")
+    legend = scratio.pl.embedding(joined).get_legend()
+    assert legend.get_texts()[0].get_text() == "not compared, or no support"
+
+
+def test_references_of_several_treatments_have_no_log_ratio_of_their_own(adata):
+    is_reference = adata.obs["condition"] == "control"
+    adata.obsm["da_log_ratio"] = adata.obs[["da_log_ratio"]].set_axis(["treated"], axis=1)
+    adata.obs["da_log_ratio"] = adata.obs["da_log_ratio"].where(~is_reference)
+    adata.obs["da_support"] = True
+    assert scratio.pl.embedding(adata).get_legend().get_texts()[0].get_text() == "reference or not compared"
 
 
 def test_sizes_of_cells_stay_those_of_the_cells(adata):

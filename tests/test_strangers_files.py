@@ -223,6 +223,44 @@ def test_a_second_analysis_takes_away_what_only_the_first_has_written(scored, qu
     assert [key for key in again.obs if key.startswith("da_")] == [key for key in adata.obs if key.startswith("da_")]
 
 
+def test_a_result_is_not_replaced_by_what_is_computed_from_it(scored, quick, unchanged):
+    adata = scored.copy()
+    scratio.tl.differential_abundance(adata, **GROUPS, sample_key="donor", train_kwargs=quick)
+    with (
+        unchanged(adata),
+        pytest.raises(ValueError, match="da_neighborhood.*computed from it; choose another key_added"),
+    ):
+        scratio.tl.batch_effect(adata, batch_key="da_neighborhood", use_rep="X_pca", key_added="da", train_kwargs=quick)
+    ScRatio.setup_anndata(adata, condition_keys=["condition"])
+    model = ScRatio(adata, n_hidden=8, n_members=1)
+    model.train(**quick)
+    ends = {"source": {"condition": "control"}, "target": {"condition": "treated"}}
+    scratio.tl.translate(adata, model, **ends)
+    again = {**GROUPS, "use_rep": "X_scratio", "key_added": "X_scratio"}
+    adata.obsm["X_scratio"][np.isnan(adata.obsm["X_scratio"])] = 0.0
+    with unchanged(adata), pytest.raises(ValueError, match="X_scratio.*computed from it"):
+        scratio.tl.differential_abundance(adata, **again, train_kwargs=quick)
+
+
+def test_keys_that_begin_alike_are_kept_apart(scored, quick):
+    adata = scored.copy()
+    adata.obs["other"] = np.where(np.arange(240) % 3 == 0, "x", adata.obs["condition"].astype(str))
+    scratio.tl.differential_abundance(adata, **{**GROUPS, "condition_key": "other"}, train_kwargs=quick)
+    before = str(scratio.tl.summary(adata))
+    assert "160 of 240 cells; unchanged since" in before
+    scratio.tl.differential_abundance(adata, **GROUPS, key_added="da_x", train_kwargs=quick)
+    assert str(scratio.tl.summary(adata)) == before
+    scratio.tl.differential_abundance(adata, **GROUPS, train_kwargs=quick)
+    assert "da_x_log_ratio" in adata.obs
+
+
+def test_a_result_of_before_this_was_recorded_says_so(scored, quick, unchanged):
+    adata = scored.copy()
+    del adata.uns["da"]["written"]
+    with unchanged(adata), pytest.raises(ValueError, match="da_log_ratio.*older scratio.*delete them first"):
+        scratio.tl.differential_abundance(adata, **GROUPS, train_kwargs=quick)
+
+
 def test_joined_results_say_how_to_run_again(scored, quick, unchanged):
     joined = ad.concat([scored, scored], index_unique="-")
     with (

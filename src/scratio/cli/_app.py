@@ -189,7 +189,7 @@ def batch(
         str | None, typer.Option("--label-key", help="Column with the cell type, which is held fixed.")
     ] = None,
     use_rep: Annotated[
-        list[str] | None, typer.Option("--use-rep", help="Embedding in obsm; repeat it to compare several.")
+        list[str] | None, typer.Option("--use-rep", help="Embedding in obsm, or X; repeat it to compare several.")
     ] = None,
     key_added: KeyAdded = "batch_effect",
     plot: Plot = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +19,7 @@ from anndata.io import read_elem, write_elem
 
 from scratio._atomic import atomic
 from scratio.cli._session import RefusedError, message
+from scratio.tl._write import recorded_in
 
 UMAP, X = "X_umap", "X"
 """Usual coordinates of a figure; the embedding that is the matrix of the file itself."""
@@ -61,9 +62,18 @@ class CellFile:
         """Number of cells."""
         return len(self.obs)
 
+    @property
+    def obsm(self) -> Mapping[str, Any]:
+        """Embeddings, as they lie in the file."""
+        return self.file.get("obsm", {})
+
+    def source_name(self, key: str) -> str:
+        """Where an embedding lies, for messages."""
+        return X if key == X and X not in self.obsm else f"obsm[{key!r}]"
+
     def stored(self, key: str) -> h5py.Dataset | h5py.Group:
         """Where an embedding lies in the file; ``"X"`` is the matrix of the file itself."""
-        return self.file[X] if key == X and X not in self.file["obsm"] else self.file["obsm"][key]
+        return self.file[X] if self.source_name(key) == X else self.obsm[key]
 
     def check(self, *, obs: Iterable[str], obsm: Iterable[str]) -> None:
         """Refuse a file without these columns and embeddings, or without cells.
@@ -76,7 +86,7 @@ class CellFile:
         if self.n_cells == 0:
             raise RefusedError(f"{self.path} holds no cells")
         has_x = X in self.file
-        for name, wanted, found in (("obs", obs, list(self.obs)), ("obsm", obsm, sorted(self.file["obsm"]))):
+        for name, wanted, found in (("obs", obs, list(self.obs)), ("obsm", obsm, sorted(self.obsm))):
             for key in wanted:
                 if key not in found and not (name == "obsm" and key == X and has_x):
                     raise RefusedError(f"{self.path}: {name} has no key {key!r}; found: {found}")
@@ -102,11 +112,11 @@ class CellFile:
         RefusedError
             If there are no such coordinates, or none with two dimensions.
         """
-        key = asked or (UMAP if UMAP in self.file["obsm"] else use_rep)
+        key = asked or (UMAP if UMAP in self.obsm else use_rep)
         self.check(obs=[], obsm=[key])
         if self._width(key) < 2:
             raise RefusedError(
-                f"{self.path}: obsm[{key!r}] has fewer than two dimensions to draw; name others with --basis"
+                f"{self.path}: {self.source_name(key)} has fewer than two dimensions to draw; name others with --basis"
             )
         return key
 
@@ -127,14 +137,15 @@ class CellFile:
         backed
             Whether embeddings stay on disk, as long as the file is open.
         """
-        obsm, uns = self.file["obsm"], self.file.get("uns", {})
+        uns = self.file.get("uns", {})
         parts: dict[str, Any] = {}
         for key in representations:
             stored = self.stored(key)
             parts[key] = stored if backed and isinstance(stored, h5py.Dataset) else read_elem(stored)
-        earlier = [key for key in obsm if key.startswith(f"{key_added}_") and key not in parts]
-        parts |= {key: read_elem(obsm[key]) for key in earlier}
         results = {key_added: read_elem(uns[key_added])} if key_added in uns else {}
+        # What an earlier result wrote, and what would be taken for it.
+        earlier = [key for key in self.obsm if key not in parts and _is_of(key, key_added)]
+        parts |= {key: read_elem(self.obsm[key]) for key in earlier}
         return AnnData(obs=self.obs, obsm=parts, uns=results)
 
     def _width(self, key: str) -> int:
@@ -186,15 +197,16 @@ def reading(path: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What cells had in ``obs`` and ``obsm`` before an analysis."""
+    """What cells had in ``obs`` and ``obsm`` before an analysis, and what an earlier result wrote to ``varm``."""
 
     obs: pd.DataFrame
     obsm: dict[str, Any]
+    varm: list[str]
 
     @classmethod
-    def of(cls, adata: AnnData) -> Snapshot:
+    def of(cls, adata: AnnData, key_added: str) -> Snapshot:
         """The same of cells as they are; embeddings are not copied."""
-        return cls(adata.obs.copy(), dict(adata.obsm))
+        return cls(adata.obs.copy(), dict(adata.obsm), recorded_in(adata.uns.get(key_added)).get("varm", []))
 
 
 def write_with_results(source: Path, out: Path, before: Snapshot, after: AnnData, key_added: str) -> None:
@@ -217,9 +229,13 @@ def write_with_results(source: Path, out: Path, before: Snapshot, after: AnnData
             _write_columns(file, before.obs, after.obs)
             for key in before.obsm.keys() - after.obsm.keys():
                 del file["obsm"][key]
+            if "obsm" not in file:
+                write_elem(file, "obsm", {})
             for key, value in after.obsm.items():
-                if key.startswith(f"{key_added}_") and (key not in before.obsm or before.obsm[key] is not value):
+                if _is_of(key, key_added) and (key not in before.obsm or before.obsm[key] is not value):
                     write_elem(file["obsm"], key, value)
+            for key in before.varm:
+                file.pop(f"varm/{key}", None)
             if "uns" not in file:
                 write_elem(file, "uns", {})
             write_elem(file["uns"], key_added, after.uns[key_added])
@@ -244,14 +260,18 @@ def _write_columns(file: h5py.File, before: pd.DataFrame, after: pd.DataFrame) -
 
 
 def _check_parts(path: Path, file: h5py.File) -> None:
-    for name in ("obs", "obsm"):
-        if name not in file:
-            raise RefusedError(f"{path} holds no cells: it has no {name}")
-    if isinstance(file["obs"], h5py.Dataset) or not isinstance(file["obsm"], h5py.Group):
+    if "obs" not in file:
+        raise RefusedError(f"{path} holds no cells: it has no obs")
+    if isinstance(file["obs"], h5py.Dataset) or isinstance(file.get("obsm"), h5py.Dataset):
         raise RefusedError(
             f"{path} was written by an anndata older than 0.7; write it anew with "
             "anndata.read_h5ad(path).write_h5ad(path)"
         )
+
+
+def _is_of(key: str, key_added: str) -> bool:
+    """Whether a key is one that an analysis may write."""
+    return key == key_added or key.startswith(f"{key_added}_")
 
 
 def _dense(values: Any) -> np.ndarray:

@@ -82,7 +82,7 @@ Force = Annotated[
     bool, typer.Option("--force", "-f", help="Replace files that exist.", rich_help_panel=FILES, show_default=False)
 ]
 
-UseRep = Annotated[str, typer.Option("--use-rep", help="Embedding in obsm.")]
+UseRep = Annotated[str, typer.Option("--use-rep", help="Embedding in obsm, or X, the matrix itself.")]
 KeyAdded = Annotated[str, typer.Option("--key-added", help="Prefix of the results in obs, obsm and uns.")]
 NFolds = Annotated[int, typer.Option("--n-folds", min=2, help="Cross-fitting folds.", rich_help_panel=TRAINING)]
 MethodOption = Annotated[

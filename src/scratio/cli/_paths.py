@@ -79,7 +79,9 @@ class Paths:
 def _check_source(path: Path) -> None:
     if path.is_dir():
         is_zarr = path.suffix == ".zarr" or any((path / name).exists() for name in ZARR_FILES)
-        how = f"anndata.read_zarr({str(path)!r}).write_h5ad({str(path.with_suffix('.h5ad'))!r})"
+        file = path.with_suffix(".h5ad")
+        file = file.with_stem(f"{file.stem}-from-zarr") if file.exists() else file
+        how = f"anndata.read_zarr({str(path)!r}).write_h5ad({str(file)!r})"
         what = f"a zarr store; write it as a file by {how}" if is_zarr else "a folder"
         raise RefusedError(f"INPUT: {path} is {what}; an .h5ad file is needed")
     if not path.exists():

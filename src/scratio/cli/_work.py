@@ -81,7 +81,7 @@ def run_analysis(talk: Talk, paths: Paths, analysis: Analysis) -> None:
             _say_what_is_read(talk, cells, analysis)
             adata = cells.read(analysis.representations, analysis.key_added, backed=analysis.backed)
             coordinates = None if basis is None else {basis: cells.coordinates(basis)}
-        before = Snapshot.of(adata)
+        before = Snapshot.of(adata, analysis.key_added)
         question = _of_categories(analysis.question, adata.obs) if analysis.command == "combination" else {}
         arguments = {**analysis.question, **question, **analysis.settings}
         arguments["train_kwargs"] = {**arguments["train_kwargs"], "progress_bar": talk.shows_progress}
@@ -132,7 +132,7 @@ def run_score(
         if paths.plot is not None:
             name = cells.basis(basis, key)
             coordinates = {name: cells.coordinates(name)}
-        talk.note(f"{paths.source}: {cells.n_cells:,} cells; reads obs, and obsm[{key!r}] block by block")
+        talk.note(f"{paths.source}: {cells.n_cells:,} cells; reads obs, and {cells.source_name(key)} block by block")
     with reading(paths.source):
         adata = io.read_lazy(paths.source, obsm_key=key)
     model = _loaded(model_dir, adata)
@@ -148,7 +148,7 @@ def run_score(
 
 
 def _say_what_is_read(talk: Talk, cells: CellFile, analysis: Analysis) -> None:
-    names = ", ".join(f"obsm[{key!r}]" for key in analysis.representations)
+    names = ", ".join(cells.source_name(key) for key in analysis.representations)
     how = "block by block, and once into memory for the diagnostics" if analysis.backed else "into memory"
     talk.note(f"{cells.path}: {cells.n_cells:,} cells; reads obs and {names} {how}")
 

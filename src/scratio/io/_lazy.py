@@ -12,15 +12,16 @@ import zarr
 from anndata import AnnData
 from anndata.io import read_elem
 
-X, ENCODING = "X", "0.2.0"
-"""The embedding that is the matrix itself; version of the tables whose columns are read one by one."""
+X, ENCODING, RESULT_MARK = "X", "0.2.0", "scratio"
+"""The embedding that is the matrix itself; version of the tables whose columns are read one by one; entry of every
+result of scratio."""
 
 
 def read_lazy(path: str | Path, *, obsm_key: str = "X_pca", obs_keys: Sequence[str] | None = None) -> AnnData:
     """Open an ``.h5ad`` or ``.zarr`` file: labels in memory, the embedding on disk.
 
     Models train on such cells and score them a block at a time, whatever their number. Counts, other embeddings and
-    graphs are left out. The file stays open as long as the cells are in use.
+    graphs are left out, and of ``uns`` all but results of scratio. The file stays open as long as the cells are in use.
 
     Parameters
     ----------
@@ -66,7 +67,7 @@ def read_lazy(path: str | Path, *, obsm_key: str = "X_pca", obs_keys: Sequence[s
         name = X if is_x else f"obsm[{obsm_key!r}]"
         raise ValueError(f"{path}: {name} is not a dense matrix; store it as one")
     table = read_elem(obs) if obs_keys is None else _columns(obs, obs_keys, path)
-    return AnnData(obs=table, obsm={obsm_key: embedding})
+    return AnnData(obs=table, obsm={obsm_key: embedding}, uns=_records(store))
 
 
 def _opened(path: Path) -> Any:
@@ -76,6 +77,12 @@ def _opened(path: Path) -> Any:
         return zarr.open_group(path, mode="r") if path.is_dir() else h5py.File(path, "r")
     except (OSError, zarr.errors.GroupNotFoundError) as error:
         raise ValueError(f"{path} is neither an .h5ad file nor a zarr store: {error}") from error
+
+
+def _records(store: Any) -> dict[str, Any]:
+    """Results of scratio in ``uns``, which say what it has written."""
+    groups, uns = h5py.Group | zarr.Group, store["uns"] if "uns" in store else {}
+    return {key: read_elem(uns[key]) for key in uns if isinstance(uns[key], groups) and RESULT_MARK in uns[key]}
 
 
 def _columns(obs: Any, keys: Sequence[str], path: str | Path) -> pd.DataFrame:

@@ -119,7 +119,8 @@ def check_source(adata: AnnData, obsm_key: str, *, finite: bool = True) -> Any:
             "scanpy.pp.pca(adata), and name it."
         )
     x, name = source_of(adata, obsm_key), source_name(adata, obsm_key)
-    if sparse.issparse(x) or isinstance(x, CSRDataset | CSCDataset):
+    # Of a dask array the type of its blocks counts.
+    if sparse.issparse(getattr(x, "_meta", x)) or isinstance(x, CSRDataset | CSCDataset):
         raise TypeError(
             f"{name} is sparse; scratio needs a dense embedding: "
             + (

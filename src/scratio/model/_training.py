@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from inspect import signature
 from pathlib import Path
@@ -101,7 +101,7 @@ class TrainingMixin:
         checkpoint_dir: str | Path | None = None,
         resume: bool = False,
         logger: Any = False,
-        callbacks: Sequence[Any] = (),
+        callbacks: Any = (),
         **config: Any,
     ) -> None:
         """Train all members and folds together.
@@ -189,7 +189,7 @@ class TrainingMixin:
             "num_nodes": num_nodes,
             "precision": precision or default_precision(self._settings["parametrization"]),
             "logger": logger,
-            "callbacks": callbacks,
+            "callbacks": list(callbacks) if isinstance(callbacks, Iterable) else [callbacks],
         }
         self._train(self._run(batch_size, validation_size, group_key, asked, trainer))
 

@@ -12,7 +12,7 @@ import seaborn as sns
 from anndata import AnnData
 from matplotlib.axes import Axes
 
-from scratio.model._check import check_anndata
+from scratio.model._check import category_of, check_anndata
 
 DIVERGING, SEQUENTIAL = "RdBu_r", "viridis"
 UNSUPPORTED = "#d0d0d0"
@@ -37,7 +37,7 @@ def result_columns(adata: AnnData, key: str, group: str | None = None) -> tuple[
             f"key_added={key!r}) first. Found: {list(adata.obs.columns)}"
         )
     support = f"{key}_support"
-    return adata.obs[column], adata.obs[support].astype(bool) if support in adata.obs else None
+    return adata.obs[column], _as_bool(adata.obs[support]) if support in adata.obs else None
 
 
 def _column_of(adata: AnnData, key: str, group: str) -> pd.Series:
@@ -47,6 +47,7 @@ def _column_of(adata: AnnData, key: str, group: str) -> pd.Series:
             f"obsm has no table {key!r} with a column for each group; run an analysis of several treatments first. "
             f"Found: {tables}"
         )
+    group = category_of(group, [str(name) for name in adata.obsm[key]])
     if group not in adata.obsm[key]:
         raise KeyError(f"obsm[{key!r}] has no group {group!r}; found: {list(adata.obsm[key].columns)}")
     return adata.obsm[key][group]
@@ -54,7 +55,12 @@ def _column_of(adata: AnnData, key: str, group: str) -> pd.Series:
 
 def _support_of(adata: AnnData, key: str, group: str) -> pd.Series | None:
     support = f"{key}_support"
-    return _column_of(adata, support, group).astype(bool) if support in adata.obsm else None
+    return _as_bool(_column_of(adata, support, group)) if support in adata.obsm else None
+
+
+def _as_bool(column: pd.Series) -> pd.Series:
+    """Support as truth values; joining cells with others that have none leaves it missing there."""
+    return column.astype("boolean").fillna(False).astype(bool)
 
 
 def stored_result(adata: AnnData, key: str, table: str, tool: str) -> Mapping[str, Any]:

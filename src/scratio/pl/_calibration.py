@@ -8,6 +8,7 @@ import numpy as np
 from anndata import AnnData
 from matplotlib.axes import Axes
 
+from scratio.model._check import category_of
 from scratio.pl._base import finish, new_axes, stored_result
 
 COLOUR, IDENTITY, WIDTH = "#0072b2", "#999999", 60
@@ -64,7 +65,7 @@ def calibration(
     """
     result = stored_result(adata, key, "diagnostics", "differential_abundance")
     table, curves = result["diagnostics"].set_index("treatment"), result["calibration"]
-    group = table.index[0] if group is None else group
+    group = table.index[0] if group is None else category_of(group, list(table.index))
     if group not in table.index:
         raise KeyError(f"uns[{key!r}] has no group {group!r}; found: {list(table.index)}")
     row, curve = table.loc[group], curves[curves["treatment"] == group]

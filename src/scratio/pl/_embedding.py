@@ -76,9 +76,10 @@ def embedding(
     drawn = AnnData(obs=shown.rename(LABEL).to_frame(), obsm={basis: np.asarray(adata.obsm[basis])})[order].copy()
     ax = new_axes(ax, (5.5, 4.5))
     style = {"cmap": DIVERGING, "na_color": UNSUPPORTED, "na_in_legend": False, "sort_order": False, **kwargs}
-    sizes = np.asarray(style.get("size"))
-    if sizes.ndim == 1:
-        style["size"] = sizes[order]
+    for name, value in style.items():
+        if np.ndim(value) == 1 and len(value) == adata.n_obs:
+            # One value for each cell: a size, a mask, a transparency.
+            style[name] = np.asarray(value)[order]
     sc.pl.embedding(
         drawn,
         basis=basis,
@@ -94,7 +95,8 @@ def embedding(
     bar = ax.collections[-1].colorbar
     if bar is not None:
         bar.set_label(LABEL)
-    grey = ["not compared"] if values.isna().any() else []
+    has_groups = group is None and f"{key}_log_ratio" in adata.obsm
+    grey = ["reference or not compared" if has_groups else "not compared"] if values.isna().any() else []
     grey += ["no support"] if support is not None and (values.notna() & ~support).any() else []
     if grey:
         mark = Line2D([], [], marker="o", linestyle="", color=UNSUPPORTED, label=", or ".join(grey))

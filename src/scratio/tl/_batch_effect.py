@@ -110,6 +110,7 @@ def batch_effect(
         adata,
         key_added,
         obs=[f"{prefix}_{kind}" for prefix in prefixes.values() for kind in ("log_ratio", "std", "support")],
+        reads={"obs": keys, "obsm": embeddings},
     )
     columns, tables, training, history = {}, [], {}, {}
     for name, prefix in prefixes.items():

@@ -144,7 +144,8 @@ def combination_effect(
     used = _cells(adata, keys, designs, use_rep, n_folds)
     prefixes = [f"{key_added}_{design.name}" if len(designs) > 1 else key_added for design in designs]
     kinds = ("log_ratio", "std", "interaction", "support")
-    plan = check_key_added(adata, key_added, obs=[f"{prefix}_{kind}" for prefix in prefixes for kind in kinds])
+    columns_added = [f"{prefix}_{kind}" for prefix in prefixes for kind in kinds]
+    plan = check_key_added(adata, key_added, obs=columns_added, reads={"obs": keys, "obsm": [use_rep]})
     model = fit_model(used, keys, use_rep, settings)
     own = _groups(used.obs, keys)
     columns, rows = {}, []

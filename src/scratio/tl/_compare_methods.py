@@ -20,7 +20,7 @@ from scratio.stats import label_slope, stratified_folds
 from scratio.tl._cross_fit import FitSettings, fit_model, score
 from scratio.tl._fingerprint import data_fingerprint
 from scratio.tl._question import Question, cells_of
-from scratio.tl._write import begin, check_key_added, finish, record
+from scratio.tl._write import begin, check_key_added, copied, finish, record
 
 SCRATIO, _FOLDS = "scratio", 51
 DEFAULT = (SCRATIO, "logistic", "boosting", "mlp", "qda", "knn")
@@ -112,7 +112,8 @@ def compare_methods(
     truth = None
     if truth_key is not None:
         truth = pd.Series(check_numbers(adata, truth_key), index=adata.obs_names).loc[used.obs_names].to_numpy()
-    plan = check_key_added(adata, key_added, obsm=[key_added])
+    reads = {"obs": [condition_key, *([] if truth_key is None else [truth_key])], "obsm": [use_rep]}
+    plan = check_key_added(adata, key_added, obsm=[key_added], reads=reads)
     is_treatment = (used.obs[condition_key] == question.treatments[0]).to_numpy()
     rng = np.random.default_rng(child_seed(random_state, _FOLDS))
     folds = stratified_folds(is_treatment.astype(int), n_folds, rng)
@@ -120,7 +121,7 @@ def compare_methods(
     for name in methods:
         start = time.perf_counter()
         if name == SCRATIO:
-            found[name] = _scratio(used.copy(), question, question.treatments[0], use_rep, settings, kwargs[name])
+            found[name] = _scratio(copied(used), question, question.treatments[0], use_rep, settings, kwargs[name])
         else:
             x = np.asarray(used.obsm[use_rep], dtype=np.float64)
             found[name] = _peer(name, x, is_treatment, folds, {"random_state": random_state, **kwargs[name]})

@@ -160,9 +160,14 @@ def differential_abundance(
     columns = {name: f"{key_added}_{name}" for name in (*RESULTS, *(TESTED if samples else ()))}
     places = f"{key_added}_neighborhood"
     written = [*columns.values(), *([places] if samples else [])]
-    table_columns = {condition_key: question.treatments} if is_table else {}
+    keys = [condition_key, *covariate_keys, *([] if sample_key is None else [sample_key])]
     plan = check_key_added(
-        adata, key_added, obs=written, obsm=[*columns.values()] if is_table else [], tables=table_columns
+        adata,
+        key_added,
+        obs=written,
+        obsm=[*columns.values()] if is_table else [],
+        tables={condition_key: question.treatments} if is_table else {},
+        reads={"obs": keys, "obsm": [use_rep]},
     )
     model = fit_model(used, [condition_key, *covariate_keys], use_rep, settings, group_key=sample_key)
     results = _score(model, used, question, settings)
@@ -187,7 +192,6 @@ def differential_abundance(
         "sample_key": sample_key,
         **vars(settings),
     }
-    keys = [condition_key, *covariate_keys, *([] if sample_key is None else [sample_key])]
     data = data_fingerprint(used, use_rep, keys)
     result = record("differential_abundance", params, data, model, **further)
     return finish(target, key_added, result, plan, copy)

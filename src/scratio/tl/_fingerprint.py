@@ -41,11 +41,7 @@ def data_fingerprint(cells: AnnData, use_rep: str | Sequence[str], keys: Sequenc
         for _, part in slabs(x.to_numpy() if isinstance(x, pd.DataFrame) else x):
             embedding.update(np.ascontiguousarray(part, dtype=np.float64).tobytes())
     for key in keys:
-        column = cells.obs[key]
-        # The same for a column of text and a categorical one, which a file makes of it.
-        is_number = pd.api.types.is_numeric_dtype(column)
-        values = column.to_numpy(np.float64) if is_number else column.astype(str).to_numpy(object)
-        labels.update(pd.util.hash_array(values).tobytes())
+        labels.update(pd.util.hash_array(_plain(cells.obs[key])).tobytes())
     return {
         "use_rep": np.asarray(names, dtype=str),
         "keys": np.asarray(list(keys), dtype=str),
@@ -54,6 +50,20 @@ def data_fingerprint(cells: AnnData, use_rep: str | Sequence[str], keys: Sequenc
         "embedding": embedding.hexdigest(),
         "labels": labels.hexdigest(),
     }
+
+
+def _plain(column: pd.Series) -> np.ndarray:
+    """Labels as text, or as numbers where all are, whatever the type of the column.
+
+    Analyses take labels as text, and files make categories of text: 1, 1.0, "1" and a category of any of them are one
+    label.
+    """
+    codes, names = pd.factorize(column.astype(str))
+    try:
+        found = np.asarray(names, dtype=np.float64)
+    except ValueError:
+        found = np.asarray(names, dtype=object)
+    return found[codes]
 
 
 def scored_fingerprint(adata: AnnData, model: ScRatio | FDRL) -> dict[str, Any]:

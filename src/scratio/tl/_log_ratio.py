@@ -95,7 +95,8 @@ def log_ratio(
     names = [key_added, f"{key_added}_std"] if kwargs.get("return_std") else [key_added]
     names += [f"{key_added}_typicality", f"{key_added}_support"]
     check_anndata(adata, copy=copy)
-    plan = check_key_added(adata, key_added, obs=names)
+    reads = {"obs": [key for key in model.schema.keys if key in adata.obs], "obsm": [model.obsm_key]}
+    plan = check_key_added(adata, key_added, obs=names, reads=reads)
     ends: dict[str, Any] = {"numerator": numerator, "denominator": denominator}
     params = {**ends, "method": method, **kwargs}
     path = None if out is None else check_out(out, overwrite, adata)

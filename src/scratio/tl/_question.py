@@ -13,7 +13,15 @@ from pandas.api.types import is_list_like
 
 from scratio._blocks import take_rows
 from scratio.model import OWN, Rest
-from scratio.model._check import category_of, check_categories, check_groups, check_source, check_unique_names
+from scratio.model._check import (
+    category_of,
+    check_categories,
+    check_groups,
+    check_source,
+    check_spread,
+    check_unique_names,
+    source_name,
+)
 from scratio.tl._cross_fit import FitSettings
 
 REST = "rest"
@@ -110,6 +118,7 @@ def cells_of(
     rows = labels.isin(names).to_numpy()
     # Where all take part nothing is copied, and what is on disk stays there.
     taken = x if rows.all() else take_rows(x, np.flatnonzero(rows))
+    check_spread(taken, source_name(adata, use_rep))
     used = AnnData(obs=pd.DataFrame({key: labels[rows]}), obsm={use_rep: taken})
     further = [*question.covariate_keys, *([] if sample_key is None else [sample_key])]
     if len({key, *further}) <= len(further):

@@ -11,7 +11,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from sklearn.neighbors import NearestNeighbors
 
-from scratio.model._check import check_anndata, check_embedding
+from scratio.model._check import category_of, check_anndata, check_embedding, check_obs_key
 from scratio.stats import local_scale
 from scratio.tl._write import WRITTEN, copied, is_result, written_before
 
@@ -100,10 +100,11 @@ def regions(
     """
     check_anndata(adata, copy=copy)
     result = _result(adata, key, annotation_key, max_qvalue)
-    group = str(result["diagnostics"]["treatment"].iloc[0]) if group is None else str(group)
+    groups = [str(name) for name in result["diagnostics"]["treatment"]]
+    group = groups[0] if group is None else category_of(group, groups)
     table = result["neighborhoods"].query("treatment == @group").set_index("neighborhood")
     if table.empty:
-        raise KeyError(f"uns[{key!r}] has no group {group!r}; found: {list(result['diagnostics']['treatment'])}")
+        raise KeyError(f"uns[{key!r}] has no group {group!r}; found: {groups}")
     if table["qvalue"].isna().all():
         raise ValueError(f"uns[{key!r}] has no q-values for {group!r}: a group has too few samples")
     column = f"{key}_log_ratio"
@@ -142,8 +143,8 @@ def _result(adata: AnnData, key: str, annotation_key: str | None, max_qvalue: fl
             f"uns[{key!r}] has no test across samples; run scratio.tl.differential_abundance(adata, ..., "
             f"sample_key=..., key_added={key!r}) first"
         )
-    if annotation_key is not None and annotation_key not in adata.obs:
-        raise KeyError(f"obs has no key {annotation_key!r}; found: {list(adata.obs.columns)}")
+    for name in (f"{key}_neighborhood", *([] if annotation_key is None else [annotation_key])):
+        check_obs_key(adata, name)
     if not 0.0 < max_qvalue <= 1.0:
         raise ValueError(f"max_qvalue must lie between 0 and 1, got {max_qvalue}")
     column = f"{key}_region"

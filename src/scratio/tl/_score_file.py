@@ -45,6 +45,8 @@ def check_out(out: str | Path, overwrite: bool, adata: AnnData) -> Path:
         raise ValueError(f"out: there is no folder {path.parent}")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; pass overwrite=True to replace it, or choose another out")
+    if odd := [name for name in adata.obs if not isinstance(name, str)]:
+        raise ValueError(f"out: obs has columns whose names are not text, {odd}, which no file can hold; rename them")
     if path.exists() and any(source.exists() and path.samefile(source) for source in _sources(adata)):
         raise ValueError(f"out: the cells are read from {path}; choose another out")
     folder = partial_folder(path)

@@ -13,7 +13,7 @@ from scratio._summary import Summary
 from scratio.model._check import check_anndata, has_source, source_name
 from scratio.model._saving import fingerprint
 from scratio.tl._fingerprint import data_fingerprint
-from scratio.tl._write import RESULT_MARK, is_result
+from scratio.tl._write import RESULT_MARK, is_result, written_before
 
 FDR = 0.1
 TABLES = {
@@ -123,11 +123,8 @@ def _choices(result: Mapping[str, Any]) -> dict[str, str]:
 
 def _columns(adata: AnnData, key: str) -> list[str]:
     """Columns of ``obs`` with log ratios of a result."""
-    return [
-        name
-        for name in adata.obs
-        if name == key or (name.startswith(f"{key}_") and name.endswith(("_log_ratio", "_interaction")))
-    ]
+    written = written_before(adata, key).get("obs", ())
+    return [name for name in written if name == key or name.endswith(("_log_ratio", "_interaction"))]
 
 
 def _spread(adata: AnnData, key: str) -> pd.DataFrame:

@@ -74,7 +74,7 @@ def translate(
     check_anndata(adata, copy=copy)
     key = key_added or ("X_fdrl" if isinstance(model, FDRL) else "X_scratio")
     moved_key = f"{key}_{DISPLACEMENT}"
-    plan = check_key_added(adata, key, obsm=[key, moved_key])
+    plan = check_key_added(adata, key, obsm=[key, moved_key], reads={"obsm": [model.obsm_key]})
     is_source = model.schema.having(source, adata, "source")
     rows = np.flatnonzero(is_source)
     found = model.translate(adata, source=source, target=target, rows=rows, **kwargs)

@@ -115,7 +115,14 @@ def treatment_response(
     used, pairs = _cells(adata, treatment_key, donor_key, reference, use_rep, n_folds)
     columns = [f"{key_added}_{name}" for name in ("log_ratio", "std", "support")]
     treatments = sorted({treatment for _, treatment in pairs})
-    plan = check_key_added(adata, key_added, obs=columns, obsm=columns[:1], tables={treatment_key: treatments})
+    plan = check_key_added(
+        adata,
+        key_added,
+        obs=columns,
+        obsm=columns[:1],
+        tables={treatment_key: treatments},
+        reads={"obs": [treatment_key, donor_key], "obsm": [use_rep]},
+    )
     model = fit_model(used, [donor_key, treatment_key], use_rep, settings)
     values, errors, support = _score_pairs(model, used, pairs, treatment_key, donor_key, reference, settings)
     target = begin(adata, key_added, copy)

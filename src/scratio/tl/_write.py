@@ -73,6 +73,7 @@ def check_key_added(
     obsm: Sequence[str] = (),
     varm: Sequence[str] = (),
     tables: Mapping[str, Sequence[str]] | None = None,
+    reads: Mapping[str, Sequence[str]] | None = None,
 ) -> Plan:
     """Refuse to overwrite what scratio did not write, and names that no file can hold.
 
@@ -88,6 +89,8 @@ def check_key_added(
         What will be written.
     tables
         Names that become columns of tables, by the column of ``obs`` they come from.
+    reads
+        Keys of ``obs`` and ``obsm`` that the result is computed from.
 
     Returns
     -------
@@ -98,25 +101,37 @@ def check_key_added(
     TypeError
         If ``key_added`` is not a string.
     ValueError
-        If ``uns[key_added]`` or something that would be written is the user's own, or has a slash in its name.
+        If ``uns[key_added]`` or something that would be written is the user's own, has a slash in its name or is named
+        twice, or if the earlier result that would be replaced is what the new one is computed from.
     """
     if not isinstance(key_added, str):
         raise TypeError(f"key_added must be a string, got {key_added!r}")
     plan: Plan = {"obs": list(obs), "obsm": list(obsm), "varm": list(varm)}
     _check_slashes(key_added, plan, tables or {})
     earlier = written_before(adata, key_added)
+    for part, keys in plan.items():
+        if twice := {key for key in keys if keys.count(key) > 1}:
+            raise ValueError(f"the results would have the same names: {part}{sorted(twice)}; ask for each once")
+    for part, sources in (reads or {}).items():
+        if needed := [key for key in sources if key in earlier.get(part, ())]:
+            raise ValueError(
+                f"{part}{needed} is of the earlier result under the key {key_added!r}, which would be replaced by a "
+                "result that is computed from it; choose another key_added"
+            )
     is_own = is_result(adata.uns.get(key_added))
     taken = [] if is_own or key_added not in adata.uns else [f"uns[{key_added!r}]"]
     for part, keys in plan.items():
         found = [key for key in keys if key in getattr(adata, part) and key not in earlier.get(part, ())]
         taken += [f"{part}[{key!r}]" for key in found]
     if taken:
-        lost = (
-            ""
-            if key_added in adata.uns
-            else f" (uns[{key_added!r}], which would tell whether they are a result of scratio, is not there: "
-            "anndata.concat drops it unless uns_merge is given)"
-        )
+        lost = ""
+        if key_added not in adata.uns:
+            lost = (
+                f" (uns[{key_added!r}], which would tell whether they are a result of scratio, is not there: "
+                "anndata.concat drops it unless uns_merge is given)"
+            )
+        elif is_own and WRITTEN not in adata.uns[key_added]:
+            lost = f" (uns[{key_added!r}] is of an older scratio, which did not record what it wrote)"
         raise ValueError(
             f"{', '.join(taken)} would be overwritten{lost}; choose another key_added, or delete them first"
         )
@@ -130,9 +145,14 @@ def is_result(value: Any) -> bool:
 
 def written_before(adata: AnnData, key_added: str) -> Plan:
     """What the earlier result under a key has written, and is still there."""
-    result = adata.uns.get(key_added)
+    recorded = recorded_in(adata.uns.get(key_added))
+    return {part: [key for key in keys if key in getattr(adata, part)] for part, keys in recorded.items()}
+
+
+def recorded_in(result: Any) -> Plan:
+    """What an entry of ``uns`` says that scratio has written."""
     written = result.get(WRITTEN, {}) if is_result(result) else {}
-    return {part: [str(key) for key in keys if key in getattr(adata, part)] for part, keys in written.items()}
+    return {part: [str(key) for key in keys] for part, keys in written.items()}
 
 
 def _check_slashes(key_added: str, plan: Plan, tables: Mapping[str, Sequence[str]]) -> None:
