@@ -30,7 +30,8 @@ def ctrl_c(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
             return original(self, batch, batch_idx)
 
         monkeypatch.setattr(plan, "training_step", training_step)
-    handler = signal.getsignal(signal.SIGINT)
+    # Processes that a shell starts in the background ignore the signal; Python's own handler is what users have.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield monkeypatch
     signal.signal(signal.SIGINT, handler)
 
