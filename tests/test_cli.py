@@ -403,9 +403,9 @@ def test_a_zarr_store_is_told_how_to_become_a_file(command, name, model, tmp_pat
     cells().write_zarr(tmp_path / name)
     further = DA if command == "da" else ["--model", model, *SCORE]
     said = refused(invoke(command, tmp_path / name, *further, "--out", tmp_path / "out.h5ad"))
-    assert f"{tmp_path / name} is a zarr store; write it as a file by anndata.read_zarr(" in said
+    assert f"{tmp_path / name} is a zarr store; an .h5ad file is needed: write it by anndata.read_zarr(" in said
     # The line of code in the message does what it says.
-    exec(re.search(r"write it as a file by (.*); an", said)[1], {"anndata": ad})
+    exec(re.search(r"write it by (.*)", said)[1], {"anndata": ad})
     assert invoke("da", tmp_path / "cells.h5ad", *DA, "--out", tmp_path / "out.h5ad").exit_code == 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from tqdm.std import TqdmWarning, tqdm
@@ -30,7 +30,7 @@ class Progress:
 
     def __init__(self, shown: bool = True) -> None:
         self.shown = shown
-        self._output: Any = None
+        self._output: Callable[[str], None] | None = None
 
     def bar(self, total: int, description: str, unit: str, *, initial: int = 0, scaled: bool = False) -> tqdm:
         """What counts one phase; its ``update`` and ``set_postfix`` are those of tqdm.
@@ -49,85 +49,63 @@ class Progress:
         if self.shown and _is_notebook():
             if self._output is None:
                 self._output = _new_output()
-            return _InNotebook(self._output, **settings)
-        return tqdm(**settings) if _is_terminal() else _InLog(bar_format=WITHOUT_BAR, **settings)
+            return _Seldom(self._output, UPDATE_EVERY, at_ends=True, **settings)
+        if _is_terminal():
+            return tqdm(**settings)
+        return _Seldom(_line, LINE_EVERY, at_ends=False, bar_format=WITHOUT_BAR, **settings)
 
 
 class _Seldom(tqdm):
-    """A bar that shows itself at most once in an interval."""
+    """A bar that shows itself at most once in an interval.
 
-    interval: float
+    Parameters
+    ----------
+    show
+        Shows a text.
+    interval
+        Seconds.
+    at_ends
+        Whether the first and the last state are shown too, whatever the interval.
+    **settings
+        For tqdm.
+    """
+
     disable: bool
 
-    def __init__(self, **settings: Any) -> None:
-        self.shown_at: float | None = None
+    def __init__(self, show: Callable[[str], None], interval: float, *, at_ends: bool, **settings: Any) -> None:
+        self._show, self._interval, self._at_ends = show, interval, at_ends
+        self._shown_at = time.monotonic() - (interval if at_ends else 0.0)
         # Every update reaches display(), which decides.
         super().__init__(mininterval=0.0, miniters=1, **settings)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
         """Show the bar if the interval is over."""
         now = time.monotonic()
-        if self.shown_at is None:
-            self.shown_at = now - self.first_after()
-        if now - self.shown_at >= self.interval:
-            self.shown_at = now
-            self.show()
+        if now - self._shown_at >= self._interval:
+            self._shown_at = now
+            self._show(str(self))
         return True
-
-    def first_after(self) -> float:
-        """How much of the first interval counts as over at the beginning."""
-        return 0.0
-
-    def show(self) -> None:
-        """Show the bar as it is."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """End the bar."""
-        if not self.disable:
-            self.disable = True
-            self._decr_instances(self)
+        if self.disable:
+            return
+        if self._at_ends:
+            self._show(str(self))
+        self.disable = True
+        self._decr_instances(self)
 
 
-class _InLog(_Seldom):
-    """Lines; work that takes less than the interval leaves none."""
-
-    interval = LINE_EVERY
-
-    def show(self) -> None:
-        """Write a line."""
-        self.fp.write(f"{self}\n")
-        self.fp.flush()
-
-
-class _InNotebook(_Seldom):
-    """One output of a cell, which is replaced; it needs no widgets."""
-
-    interval = UPDATE_EVERY
-
-    def __init__(self, output: Any, **settings: Any) -> None:
-        self.output = output
-        super().__init__(**settings)
-
-    def first_after(self) -> float:
-        """The first update comes at once."""
-        return self.interval
-
-    def show(self) -> None:
-        """Replace what the output shows."""
-        self.output.update({"text/plain": str(self)}, raw=True)
-
-    def close(self) -> None:
-        """Show the last state and end the bar."""
-        if not self.disable:
-            self.show()
-        super().close()
+def _line(text: str) -> None:
+    """Write a line to a log file."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 def import_tqdm() -> None:
-    """Import what warns in a notebook that widgets are missing, on behalf of those dependencies that use it.
+    """Import ``tqdm.auto`` without its warning that a notebook has no widgets, which scratio does not need.
 
-    Scratio shows progress without widgets.
+    Dependencies import it later, when it no longer warns.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TqdmWarning)
@@ -144,9 +122,10 @@ def _is_notebook() -> bool:
     return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
-def _new_output() -> Any:
-    """An output of the cell that runs, with ``update``."""
-    return sys.modules["IPython"].display.display({"text/plain": ""}, raw=True, display_id=True)
+def _new_output() -> Callable[[str], None]:
+    """Make an output of the notebook's cell; returns what replaces its text."""
+    handle = sys.modules["IPython"].display.display({"text/plain": ""}, raw=True, display_id=True)
+    return lambda text: handle.update({"text/plain": text}, raw=True)
 
 
 def with_progress(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,11 +18,12 @@ from anndata import AnnData
 from anndata.io import read_elem, write_elem
 
 from scratio._atomic import atomic
+from scratio._names import X
 from scratio.cli._session import RefusedError, message
 from scratio.tl._write import recorded_in
 
-UMAP, X = "X_umap", "X"
-"""Usual coordinates of a figure; the embedding that is the matrix of the file itself."""
+UMAP = "X_umap"
+"""Usual coordinates of a figure."""
 CURRENT = "0.2.0"
 """Version of anndata's encoding of tables to which columns can be added; tables of others are written anew."""
 _NEW_COLUMNS = "scratio_new_columns"
@@ -75,7 +76,7 @@ class CellFile:
         """Where an embedding lies in the file; ``"X"`` is the matrix of the file itself."""
         return self.file[X] if self.source_name(key) == X else self.obsm[key]
 
-    def check(self, *, obs: Iterable[str], obsm: Iterable[str]) -> None:
+    def check(self, *, obs: Sequence[str], obsm: Sequence[str]) -> None:
         """Refuse a file without these columns and embeddings, or without cells.
 
         Raises
@@ -85,17 +86,16 @@ class CellFile:
         """
         if self.n_cells == 0:
             raise RefusedError(f"{self.path} holds no cells")
-        has_x = X in self.file
-        for name, wanted, found in (("obs", obs, list(self.obs)), ("obsm", obsm, sorted(self.obsm))):
+        if any(self.source_name(key) == X for key in obsm) and isinstance(self.file.get(X), h5py.Group):
+            raise RefusedError(
+                f"{self.path}: X is sparse; a dense embedding is needed, for example scanpy.pp.pca(adata) and "
+                "--use-rep X_pca"
+            )
+        embeddings = [key for key in obsm if self.source_name(key) != X or X not in self.file]
+        for name, wanted, found in (("obs", obs, list(self.obs)), ("obsm", embeddings, sorted(self.obsm))):
             for key in wanted:
-                if key not in found and not (name == "obsm" and key == X and has_x):
+                if key not in found:
                     raise RefusedError(f"{self.path}: {name} has no key {key!r}; found: {found}")
-        for key in obsm:
-            if key == X and not isinstance(self.stored(key), h5py.Dataset):
-                raise RefusedError(
-                    f"{self.path}: X is sparse; a dense embedding is needed, for example scanpy.pp.pca(adata) and "
-                    "--use-rep X_pca"
-                )
 
     def basis(self, asked: str | None, use_rep: str) -> str:
         """Key in ``obsm`` of the coordinates of a figure.

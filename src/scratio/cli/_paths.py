@@ -78,12 +78,12 @@ class Paths:
 
 def _check_source(path: Path) -> None:
     if path.is_dir():
-        is_zarr = path.suffix == ".zarr" or any((path / name).exists() for name in ZARR_FILES)
+        if path.suffix != ".zarr" and not any((path / name).exists() for name in ZARR_FILES):
+            raise RefusedError(f"INPUT: {path} is a folder; an .h5ad file is needed")
         file = path.with_suffix(".h5ad")
         file = file.with_stem(f"{file.stem}-from-zarr") if file.exists() else file
         how = f"anndata.read_zarr({str(path)!r}).write_h5ad({str(file)!r})"
-        what = f"a zarr store; write it as a file by {how}" if is_zarr else "a folder"
-        raise RefusedError(f"INPUT: {path} is {what}; an .h5ad file is needed")
+        raise RefusedError(f"INPUT: {path} is a zarr store; an .h5ad file is needed: write it by {how}")
     if not path.exists():
         raise RefusedError(f"INPUT: there is no file {path}")
     if not os.access(path, os.R_OK):

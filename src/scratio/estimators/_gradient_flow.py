@@ -13,6 +13,7 @@ LONGEST_STEP = 0.5
 """Longest step in units of the standardised embedding, per square root of its dimension; further ones are cut."""
 
 
+@differentiable()
 def gradient_flow(
     descent: Callable[[Tensor], Tensor],
     x: Tensor,
@@ -43,12 +44,11 @@ def gradient_flow(
     Moved cells, shape (n, d), detached.
     """
     longest = LONGEST_STEP * x.shape[1] ** 0.5
-    x = x.detach()
+    # A tensor that was made in inference mode can never be differentiated; a copy of it can.
+    x = x.detach().clone()
     for _ in range(n_steps):
-        with differentiable():
-            # A tensor that was made in inference mode can never be differentiated; a copy of it can.
-            x = x.clone().requires_grad_(True)
-            (gradient,) = torch.autograd.grad(descent(x).sum(), x)
+        x.requires_grad_(True)
+        (gradient,) = torch.autograd.grad(descent(x).sum(), x)
         step = step_size * gradient
         length = step.norm(dim=1, keepdim=True).clamp_min(torch.finfo(step.dtype).tiny)
         step = step * (longest / length).clamp_max(1.0)

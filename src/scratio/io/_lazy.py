@@ -12,9 +12,10 @@ import zarr
 from anndata import AnnData
 from anndata.io import read_elem
 
-X, ENCODING, RESULT_MARK = "X", "0.2.0", "scratio"
-"""The embedding that is the matrix itself; version of the tables whose columns are read one by one; entry of every
-result of scratio."""
+from scratio._names import RESULT_MARK, X
+
+ENCODING = "0.2.0"
+"""Version of the tables whose columns are read one by one."""
 
 
 def read_lazy(path: str | Path, *, obsm_key: str = "X_pca", obs_keys: Sequence[str] | None = None) -> AnnData:

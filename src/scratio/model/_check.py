@@ -13,9 +13,7 @@ from anndata.abc import CSCDataset, CSRDataset
 from scipy import sparse
 
 from scratio._blocks import slabs
-
-X = "X"
-"""Name of the embedding that is ``adata.X`` itself, as in scanpy."""
+from scratio._names import X
 
 
 def check_at_least(least: float, **values: float | None) -> None:
@@ -121,14 +119,9 @@ def check_source(adata: AnnData, obsm_key: str, *, finite: bool = True) -> Any:
     x, name = source_of(adata, obsm_key), source_name(adata, obsm_key)
     # Of a dask array the type of its blocks counts.
     if sparse.issparse(getattr(x, "_meta", x)) or isinstance(x, CSRDataset | CSCDataset):
-        raise TypeError(
-            f"{name} is sparse; scratio needs a dense embedding: "
-            + (
-                "compute one, for example scanpy.pp.pca(adata), or with few features set adata.X = adata.X.toarray()"
-                if name == X
-                else "store x.toarray()"
-            )
-        )
+        of_x = "compute one, for example scanpy.pp.pca(adata), or with few features set adata.X = adata.X.toarray()"
+        how = of_x if name == X else "store x.toarray()"
+        raise TypeError(f"{name} is sparse; scratio needs a dense embedding: {how}")
     if isinstance(x, np.ndarray | pd.DataFrame) or not hasattr(x, "dtype"):
         x = np.asarray(x)
     if len(x.shape) != 2 or 0 in x.shape:

@@ -22,10 +22,11 @@ from scratio._compat import (
     NumericalObsField,
     ObsmField,
 )
+from scratio._names import X
 from scratio._quiet import quiet
 from scratio._summary import Summary
 from scratio.model import _saving
-from scratio.model._check import X, check_categories, check_numbers, check_source, check_spread, source_name
+from scratio.model._check import check_categories, check_numbers, check_source, check_spread, source_name
 from scratio.model._schema import ConditionSchema
 from scratio.stats import local_scale
 from scratio.train import StandardisedCells

@@ -184,7 +184,7 @@ def _designs(adata: AnnData, keys: list[str], combination: Any, reference: Any) 
             f"with two condition_keys combination and reference are pairs of categories; got {combination!r} and "
             f"{reference!r}"
         )
-    found = [set(check_categories(adata, key)) for key in keys]
+    found = [list(check_categories(adata, key).unique()) for key in keys]
     none, *pairs = (tuple(map(category_of, pair, found)) for pair in (reference, *several))
     designs = []
     for first, second in pairs:

@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from scratio import peers
 from scratio._autograd import differentiable
 from scratio._seed import child_seed
-from scratio.model._check import check_anndata, check_numbers
+from scratio.model._check import check_anndata, check_numbers, check_spread, source_name
 from scratio.stats import label_slope, stratified_folds
 from scratio.tl._cross_fit import FitSettings, fit_model, score
 from scratio.tl._fingerprint import data_fingerprint
@@ -109,6 +109,8 @@ def compare_methods(
     settings = FitSettings.checked(n_folds, "auto", random_state, None, {"progress_bar": False})
     question = Question.parsed(adata, condition_key, treatment, reference, (), n_folds)
     used = cells_of(adata, question, use_rep, None, settings)
+    # Not every method refuses it by itself.
+    check_spread(used.obsm[use_rep], source_name(adata, use_rep))
     truth = None
     if truth_key is not None:
         truth = pd.Series(check_numbers(adata, truth_key), index=adata.obs_names).loc[used.obs_names].to_numpy()

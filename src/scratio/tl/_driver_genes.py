@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from scratio._names import X
 from scratio.model import ScRatio
-from scratio.model._check import X, check_anndata, check_categories, check_embedding, source_name
+from scratio.model._check import check_anndata, check_categories, check_embedding, source_name
 from scratio.model._schema import ConditionDict
 from scratio.tl._fingerprint import scored_fingerprint
 from scratio.tl._write import begin, check_key_added, finish, record
@@ -128,7 +129,7 @@ Decode = Callable[[np.ndarray, np.ndarray], np.ndarray]
 def _decoder(adata: AnnData, decoder: Decoder, model: ScRatio) -> Decode:
     d, scale = len(model.location), float(np.mean(model.scale))
     if isinstance(decoder, str) and decoder == PCS and source_name(adata, model.obsm_key) == X:
-        decoder = np.eye(adata.n_vars)
+        return lambda x, direction: direction
     if callable(decoder):
 
         def along(x: np.ndarray, direction: np.ndarray) -> np.ndarray:

@@ -18,9 +18,7 @@ from scratio.model._check import (
     check_categories,
     check_groups,
     check_source,
-    check_spread,
     check_unique_names,
-    source_name,
 )
 from scratio.tl._cross_fit import FitSettings
 
@@ -118,7 +116,6 @@ def cells_of(
     rows = labels.isin(names).to_numpy()
     # Where all take part nothing is copied, and what is on disk stays there.
     taken = x if rows.all() else take_rows(x, np.flatnonzero(rows))
-    check_spread(taken, source_name(adata, use_rep))
     used = AnnData(obs=pd.DataFrame({key: labels[rows]}), obsm={use_rep: taken})
     further = [*question.covariate_keys, *([] if sample_key is None else [sample_key])]
     if len({key, *further}) <= len(further):

@@ -111,7 +111,7 @@ def treatment_response(
     """
     check_anndata(adata, copy=copy)
     settings = FitSettings.checked(n_folds, method, random_state, model_kwargs, train_kwargs)
-    reference = category_of(reference, set(check_categories(adata, treatment_key)))
+    reference = category_of(reference, list(check_categories(adata, treatment_key).unique()))
     used, pairs = _cells(adata, treatment_key, donor_key, reference, use_rep, n_folds)
     columns = [f"{key_added}_{name}" for name in ("log_ratio", "std", "support")]
     treatments = sorted({treatment for _, treatment in pairs})

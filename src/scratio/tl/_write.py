@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from scratio._names import RESULT_MARK
 from scratio.model import ScRatio
 
 logger = logging.getLogger(__name__)
 
-RESULT_MARK, WRITTEN = "scratio", "written"
-"""Entries of a result: versions, which mark it as scratio's, and the keys that it has written elsewhere."""
+WRITTEN = "written"
+"""Entry of a result: the keys that it has written elsewhere."""
 
 Plan = dict[str, list[str]]
 """Keys by the part of an AnnData: ``obs``, ``obsm``, ``varm``."""

@@ -103,7 +103,7 @@ class BestWeights(pl.Callback):
         train = trainer.strategy.reduce(torch.stack(plan.train_losses).mean(0), reduce_op="mean")
         plan.train_losses.clear()
         # For the user's logger and callbacks, which come after this one.
-        plan.log("train_loss", train.mean())
+        plan.log("train_loss", train.mean(), sync_dist=True)
         validation = plan.take_validation_losses(trainer.datamodule.n_validation_cells)
         validation = trainer.strategy.broadcast(validation)
         if not (torch.isfinite(train).all() and torch.isfinite(validation).all()):

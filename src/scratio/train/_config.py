@@ -61,16 +61,12 @@ OF_OTHER_TRAININGS = {
     "max_epochs": "max_steps, the number of batches",
     "train_size": "validation_size, the share of the cells that is held out",
     "plan_kwargs": "its settings by their own names, such as learning_rate and weight_decay",
-    "trainer_kwargs": "its settings by their own names, such as accelerator and precision",
     "lr": "learning_rate",
-    "n_epochs": "max_steps, the number of batches",
     "early_stopping_patience": "patience, the number of validations",
     "check_val_every_n_epoch": "validate_every, the number of steps between two validations",
     "enable_progress_bar": "progress_bar",
-    "use_gpu": "accelerator",
-    "seed": "random_state",
 }
-"""What users of scvi-tools and others know by another name."""
+"""Settings that scvi-tools and Lightning know by another name."""
 
 
 def check_names(names: Iterable[str], known: Iterable[str]) -> None:

@@ -113,7 +113,7 @@ class FlowTrainingPlan(AveragedPlan):
 
     def on_validation_epoch_end(self) -> None:
         """Hand the held-out loss to the user's logger and callbacks."""
-        self.log("validation_loss", torch.cat(self.validation_losses, dim=1).mean())
+        self.log("validation_loss", torch.cat(self.validation_losses, dim=1).mean(), sync_dist=True)
 
     def take_validation_losses(self, n_cells: int) -> Tensor:
         """Criterion of every member and held-out cell since the last call, averaged over the rounds of noise."""
