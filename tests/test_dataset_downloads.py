@@ -117,9 +117,8 @@ def test_data_sets_are_the_prepared_ones_cell_by_cell(name, converted, real_data
     found, expected = converted(name), real_data(LOADERS[name][0])
     pd.testing.assert_frame_equal(found.obs, expected.obs, check_exact=True)
     # The index of no features has the type that this version of pandas gives an empty one.
-    pd.testing.assert_frame_equal(
-        found.var, expected.var, check_exact=False, rtol=1e-6, check_index_type=bool(len(expected.var)) and "equiv"
-    )
+    index_type = "equiv" if len(expected.var) else False
+    pd.testing.assert_frame_equal(found.var, expected.var, check_exact=False, rtol=1e-6, check_index_type=index_type)
     assert_same(found.X, expected.X, tolerance=ROUNDING if name in NORMALISED else 0.0)
     for part in ("obsm", "varm", "layers"):
         found_part, expected_part = getattr(found, part), getattr(expected, part)

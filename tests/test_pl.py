@@ -170,8 +170,7 @@ def test_references_of_several_treatments_have_no_log_ratio_of_their_own(adata):
 
 def test_sizes_of_cells_stay_those_of_the_cells(adata):
     sizes = 10.0 + np.arange(40)
-    (*_, cloud) = clouds = points(scratio.pl.embedding(adata, size=sizes))
-    for cloud in clouds:
+    for cloud in points(scratio.pl.embedding(adata, size=sizes)):
         np.testing.assert_array_equal(cloud.get_sizes(), sizes[rows_of(cloud, adata.obsm["X_umap"])])
 
 

@@ -99,7 +99,8 @@ def test_a_training_with_a_pilot_has_one_output(gaussian_cells, notebook, capsys
     model.train(max_steps=20, accelerator="cpu")
     (shown,) = notebook
     assert "choosing the configuration" in "".join(shown)
-    assert shown[-1].startswith("training: 100%") or "20/20" in shown[-1]
+    assert shown[-1].startswith("training: 100%")
+    assert "20/20" in shown[-1]
     assert capsys.readouterr().err == ""
 
 

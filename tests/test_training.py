@@ -333,8 +333,12 @@ def test_a_potential_whose_classifier_is_done_goes_on_with_the_marginal_alone():
     assert still[-1]
     first = int(np.argmax(still))
     assert still[first:].all()
-    # At which step the classifiers are done differs between processors and versions of torch, from 250 to 380.
-    assert result.validation_loss.index[first] <= OVERFIT.max_steps - 100
+    # The last to be done ended by its rule: three intervals of ten steps after its best, or half as many again. At
+    # which step that is differs between processors and versions of torch.
+    steps = result.validation_loss.index
+    best = steps[losses[: first + 1].argmin(axis=0)]
+    assert (steps[first] >= best + np.maximum(30, best // 2)).any()
+    assert steps[first] <= OVERFIT.max_steps - 100
     shorter = potential(n_hidden=32)
     config = replace(OVERFIT, max_steps=int(result.validation_loss.index[first + 1]))
     run(shorter, config, cells(config, n_train=20))

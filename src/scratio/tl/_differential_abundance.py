@@ -157,14 +157,13 @@ def differential_abundance(
     used = cells_of(adata, question, use_rep, sample_key, settings)
     samples = {} if sample_key is None else samples_of_all(used.obs, question, sample_key)
     is_table = treatment is None or is_list_like(treatment)
-    columns = {name: f"{key_added}_{name}" for name in (*RESULTS, *(TESTED if samples else ()))}
-    places = f"{key_added}_neighborhood"
-    written = [*columns.values(), *([places] if samples else [])]
     keys = [condition_key, *covariate_keys, *([] if sample_key is None else [sample_key])]
+    columns = {name: f"{key_added}_{name}" for name in (*RESULTS, *(TESTED if samples else ()))}
+    places = [f"{key_added}_neighborhood"] if samples else []
     plan = check_key_added(
         adata,
         key_added,
-        obs=written,
+        obs=[*columns.values(), *places],
         obsm=[*columns.values()] if is_table else [],
         tables={condition_key: question.treatments} if is_table else {},
         reads={"obs": keys, "obsm": [use_rep]},
@@ -179,9 +178,9 @@ def differential_abundance(
         results, further["samples"] = {**results, **tested}, samples_table(samples)
 
     target = begin(adata, key_added, copy)
-    if samples:
+    for column in places:
         names = pd.Series(neighborhood.astype(str), index=used.obs_names, dtype="category")
-        target.obs[places] = names.reindex(target.obs_names)
+        target.obs[column] = names.reindex(target.obs_names)
     _write(target, used, {columns[name]: table for name, table in results.items()}, question, is_table)
     params = {
         "condition_key": condition_key,
