@@ -20,7 +20,7 @@ Block = TypeVar("Block")
 
 
 class Progress:
-    """Where one call shows how far it is; the phases of the call, one after the other, share the place.
+    """Place where a call shows its progress. The phases of the call share it, one after the other.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class Progress:
         self._output: Callable[[str], None] | None = None
 
     def bar(self, total: int, description: str, unit: str, *, initial: int = 0, scaled: bool = False) -> tqdm:
-        """What counts one phase; its ``update`` and ``set_postfix`` are those of tqdm.
+        """Return a bar for one phase, with tqdm's ``update`` and ``set_postfix``.
 
         Parameters
         ----------

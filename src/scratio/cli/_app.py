@@ -14,8 +14,10 @@ import typer
 from scratio.cli._conditions import parse_pairs
 from scratio.cli._options import (
     AcceleratorOption,
+    Backed,
     Basis,
     BatchSize,
+    CovariateKeys,
     Force,
     Input,
     Json,
@@ -28,7 +30,9 @@ from scratio.cli._options import (
     Plot,
     Quiet,
     RandomState,
+    SampleKey,
     SeveralValues,
+    Treatments,
     UseRep,
     Verbose,
 )
@@ -111,19 +115,10 @@ def da(
     reference: Annotated[
         str, typer.Option("--reference", help="Category to compare with; [bold]rest[/] is all but the treatment.")
     ],
-    treatment: Annotated[
-        list[str] | None,
-        typer.Option("--treatment", help="Category to ask about; may be repeated. By default all but the reference."),
-    ] = None,
+    treatment: Treatments = None,
     use_rep: UseRep = "X_pca",
-    covariate_key: Annotated[
-        list[str] | None,
-        typer.Option("--covariate-key", help="Column of labels to be held fixed; may be repeated."),
-    ] = None,
-    sample_key: Annotated[
-        str | None,
-        typer.Option("--sample-key", help="Column with donors or samples, across which differences are tested."),
-    ] = None,
+    covariate_key: CovariateKeys = None,
+    sample_key: SampleKey = None,
     key_added: KeyAdded = "da",
     plot: Plot = None,
     basis: Basis = None,
@@ -135,16 +130,7 @@ def da(
     max_steps: MaxSteps = None,
     batch_size: BatchSize = None,
     accelerator: AcceleratorOption = None,
-    backed: Annotated[
-        bool,
-        typer.Option(
-            "--backed",
-            help="Train from disk; the diagnostics still read the embedding once. Batches, and so results, differ by "
-            "chance from those in memory.",
-            rich_help_panel="Training",
-            show_default=False,
-        ),
-    ] = False,
+    backed: Backed = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:

@@ -191,7 +191,7 @@ def reading(path: Path) -> Iterator[None]:
     except Exception as error:
         raise RefusedError(
             f"{path} cannot be read with anndata {version('anndata')}: {message(error)}. If anndata.read_h5ad reads "
-            "it, this is a fault of scratio: please report it. If not, the file is damaged, or of a newer anndata"
+            "it, this is a fault of scratio: please report it. If not, the file is damaged or needs a newer anndata"
         ) from error
 
 

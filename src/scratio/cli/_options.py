@@ -82,6 +82,17 @@ Force = Annotated[
     bool, typer.Option("--force", "-f", help="Replace files that exist.", rich_help_panel=FILES, show_default=False)
 ]
 
+Treatments = Annotated[
+    list[str] | None,
+    typer.Option("--treatment", help="Category to ask about; may be repeated. By default all but the reference."),
+]
+CovariateKeys = Annotated[
+    list[str] | None, typer.Option("--covariate-key", help="Column of labels to be held fixed; may be repeated.")
+]
+SampleKey = Annotated[
+    str | None,
+    typer.Option("--sample-key", help="Column with donors or samples, across which differences are tested."),
+]
 UseRep = Annotated[str, typer.Option("--use-rep", help="Embedding in obsm, or X, the matrix itself.")]
 KeyAdded = Annotated[str, typer.Option("--key-added", help="Prefix of the results in obs, obsm and uns.")]
 NFolds = Annotated[int, typer.Option("--n-folds", min=2, help="Cross-fitting folds.", rich_help_panel=TRAINING)]
@@ -104,6 +115,16 @@ BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Cell
 AcceleratorOption = Annotated[
     Accelerator | None,
     typer.Option("--accelerator", help="Device to train on. By default the best there is.", rich_help_panel=TRAINING),
+]
+Backed = Annotated[
+    bool,
+    typer.Option(
+        "--backed",
+        help="Train from disk; the diagnostics still read the embedding once. Batches, and so results, differ by "
+        "chance from those in memory.",
+        rich_help_panel=TRAINING,
+        show_default=False,
+    ),
 ]
 
 Quiet = Annotated[

@@ -48,20 +48,19 @@ def check_anndata(adata: Any, *, copy: bool | None = None) -> None:
         raise TypeError(f"adata must be an AnnData, got {type(adata).__name__}")
     if not isinstance(adata.obs, pd.DataFrame):
         raise TypeError(
-            "adata was opened by anndata.experimental.read_lazy, whose obs is not in memory; open the file by "
+            "adata was opened with anndata.experimental.read_lazy, so its obs is not in memory. Open the file with "
             "scratio.io.read_lazy(path), which leaves the embedding on disk, or pass adata.to_memory()"
         )
     if copy is None or not adata.isbacked:
         return
     if adata.is_view:
         raise ValueError(
-            "adata is a view of a file opened with backed='r', which cannot take results; pass "
-            "adata.to_memory(), or adata.copy(filename=...) for a file of its own"
+            "adata is a view of a file opened with backed='r', and such a view cannot take results. Pass "
+            "adata.to_memory(), or copy the view into a file with adata.copy(filename=...)"
         )
     if copy:
         raise ValueError(
-            "copy=True, but adata is backed by a file and would have to be copied into another; leave copy out, or "
-            "pass adata.to_memory()"
+            "copy=True cannot copy adata, because it is backed by a file. Leave copy out, or pass adata.to_memory()"
         )
 
 
@@ -108,7 +107,7 @@ def check_source(adata: AnnData, obsm_key: str, *, finite: bool = True) -> Any:
     check_anndata(adata)
     if not isinstance(obsm_key, str):
         raise TypeError(
-            f"an embedding is named by a string, got {obsm_key!r}; obsm has {list(adata.obsm)}, and 'X' stands for "
+            f"the name of an embedding must be a string, got {obsm_key!r}; found in obsm: {list(adata.obsm)}. 'X' is "
             "adata.X"
         )
     if not has_source(adata, obsm_key):
@@ -155,7 +154,7 @@ def source_name(adata: AnnData, obsm_key: str) -> str:
 
 
 def check_spread(x: Any, name: str) -> None:
-    """Refuse an embedding that has all cells in one place.
+    """Refuse an embedding that is the same for all cells.
 
     Raises
     ------
@@ -165,8 +164,7 @@ def check_spread(x: Any, name: str) -> None:
     first = np.asarray(x[:1])
     if not any((part != first).any() for _, part in slabs(x)):
         raise ValueError(
-            f"{name} is the same for all {x.shape[0]} cells, so nothing can be told about any of them; compute the "
-            "embedding again"
+            f"{name} is the same for all {x.shape[0]} cells, so they cannot be told apart; compute the embedding again"
         )
 
 
@@ -216,14 +214,14 @@ def check_numbers(adata: AnnData, key: str) -> np.ndarray:
 
 
 def category_of(value: Any, found: Collection[str]) -> str:
-    """Name of a category that a user wrote as text or as a number: 1 and 1.0 are the category ``"1.0"`` as well.
+    """Return the name of the category that a user means. The numbers 1 and 1.0 both mean the category ``"1.0"``.
 
     Parameters
     ----------
     value
-        What was written.
+        Text or a number.
     found
-        Names of the categories; where none fits, the name is that of the value.
+        Names of the categories. If none fits, the value as text is returned.
     """
     name = str(value)
     if name in found or isinstance(value, str | bool | np.bool_) or not isinstance(value, Real):

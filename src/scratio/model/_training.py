@@ -146,8 +146,8 @@ class TrainingMixin:
         resume
             Continue from the checkpoint in ``checkpoint_dir``, if there is one.
         logger, callbacks
-            For :class:`lightning.pytorch.Trainer`; they see the training itself, not the shorter one beforehand. At
-            every validation there are ``train_loss`` and ``validation_loss``, means over the networks.
+            For :class:`lightning.pytorch.Trainer`. At every validation they get ``train_loss`` and
+            ``validation_loss``, means over the networks. They do not see the shorter training beforehand.
         **config
             Further fields of ``scratio.train.TrainConfig``: ``learning_rate``, ``weight_decay``, ``warmup_steps``,
             ``cosine_decay``, ``gradient_clip``, ``ema_decay``, ``validate_every``, ``n_validation``. Of several values

@@ -134,7 +134,7 @@ def verdict(row: dict[str, Any], held_out: str) -> str:
 
 
 def _of_slope(slope: float, error: float, held_out: str) -> str:
-    """What the slope says: the data have to rule out the other answers, so little data say nothing."""
+    """What the slope says. An answer is given only if the data rule out the others."""
     if not np.isfinite(slope):
         return f"No difference that held-out {held_out} support: the log ratio is the same everywhere."
     measured = f"slope of held-out {held_out} {slope:.2f} ± {error:.2f}"

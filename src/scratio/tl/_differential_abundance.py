@@ -169,18 +169,10 @@ def differential_abundance(
         reads={"obs": keys, "obsm": [use_rep]},
     )
     model = fit_model(used, [condition_key, *covariate_keys], use_rep, settings, group_key=sample_key)
-    results = _score(model, used, question, settings)
-    further: dict[str, Any] = diagnose(model, used, results, question, sample_key)
-    further["table"] = _table(results, used.obs[condition_key], question)
-    if samples:
-        neighborhood = assign_neighborhoods(model.embedding(used), settings.random_state)
-        tested, further["neighborhoods"] = _test(model, used, neighborhood, question, samples, settings)
-        results, further["samples"] = {**results, **tested}, samples_table(samples)
-
+    results, neighborhood, further = _computed(model, used, question, samples, sample_key, settings)
     target = begin(adata, key_added, copy)
     for column in places:
-        names = pd.Series(neighborhood.astype(str), index=used.obs_names, dtype="category")
-        target.obs[column] = names.reindex(target.obs_names)
+        target.obs[column] = neighborhood.reindex(target.obs_names)
     _write(target, used, {columns[name]: table for name, table in results.items()}, question, is_table)
     params = {
         "condition_key": condition_key,
@@ -194,6 +186,26 @@ def differential_abundance(
     data = data_fingerprint(used, use_rep, keys)
     result = record("differential_abundance", params, data, model, **further)
     return finish(target, key_added, result, plan, copy)
+
+
+def _computed(
+    model: ScRatio,
+    used: AnnData,
+    question: Question,
+    samples: dict[str, Samples],
+    sample_key: str | None,
+    settings: FitSettings,
+) -> tuple[Tables, pd.Series, dict[str, Any]]:
+    """Results of the cells by treatments, the neighbourhood of each cell (none without samples), and the tables."""
+    results = _score(model, used, question, settings)
+    further: dict[str, Any] = diagnose(model, used, results, question, sample_key)
+    further["table"] = _table(results, used.obs[question.condition_key], question)
+    if not samples:
+        return results, pd.Series(dtype="category"), further
+    place = assign_neighborhoods(model.embedding(used), settings.random_state)
+    tested, further["neighborhoods"] = _test(model, used, place, question, samples, settings)
+    further["samples"] = samples_table(samples)
+    return {**results, **tested}, pd.Series(place.astype(str), index=used.obs_names, dtype="category"), further
 
 
 def _score(model: ScRatio, used: AnnData, question: Question, settings: FitSettings) -> Tables:

@@ -112,12 +112,14 @@ def check_key_added(
     earlier = written_before(adata, key_added)
     for part, keys in plan.items():
         if twice := {key for key in keys if keys.count(key) > 1}:
-            raise ValueError(f"the results would have the same names: {part}{sorted(twice)}; ask for each once")
+            raise ValueError(
+                f"several results would have the same names, {part}{sorted(twice)}; name each of what is asked once"
+            )
     for part, sources in (reads or {}).items():
         if needed := [key for key in sources if key in earlier.get(part, ())]:
             raise ValueError(
-                f"{part}{needed} is of the earlier result under the key {key_added!r}, which would be replaced by a "
-                "result that is computed from it; choose another key_added"
+                f"{part}{needed} belongs to the result under the key {key_added!r}. That result would be replaced by "
+                "one that is computed from it; choose another key_added"
             )
     is_own = is_result(adata.uns.get(key_added))
     taken = [] if is_own or key_added not in adata.uns else [f"uns[{key_added!r}]"]
@@ -128,11 +130,11 @@ def check_key_added(
         lost = ""
         if key_added not in adata.uns:
             lost = (
-                f" (uns[{key_added!r}], which would tell whether they are a result of scratio, is not there: "
-                "anndata.concat drops it unless uns_merge is given)"
+                f" (scratio cannot tell whether it wrote them, because uns[{key_added!r}] is missing: anndata.concat "
+                "drops it unless uns_merge is given)"
             )
         elif is_own and WRITTEN not in adata.uns[key_added]:
-            lost = f" (uns[{key_added!r}] is of an older scratio, which did not record what it wrote)"
+            lost = f" (uns[{key_added!r}] was written by an older scratio, which did not record what it wrote)"
         raise ValueError(
             f"{', '.join(taken)} would be overwritten{lost}; choose another key_added, or delete them first"
         )
@@ -161,15 +163,15 @@ def _check_slashes(key_added: str, plan: Plan, tables: Mapping[str, Sequence[str
         slashed = {name: name.replace("/", "|") for name in map(str, names) if "/" in name}
         if slashed:
             raise ValueError(
-                f"obs[{key!r}] has categories with a slash, {list(slashed)}. They would become names of columns, which "
-                "neither h5ad nor zarr can store with a slash. Rename them first: "
+                f"obs[{key!r}] has categories with a slash, {list(slashed)}. The results would have columns of these "
+                "names, and neither h5ad nor zarr can store a name with a slash. Rename the categories first: "
                 f"adata.obs[{key!r}] = adata.obs[{key!r}].astype(object).replace({slashed})"
             )
     slashed_keys = [key for key in (key_added, *(key for keys in plan.values() for key in keys)) if "/" in key]
     if slashed_keys:
         raise ValueError(
-            f"results would be written under names with a slash, {slashed_keys}, which neither h5ad nor zarr can "
-            "store; rename what they are named by, or choose another key_added"
+            f"the results would have names with a slash, {slashed_keys}, and neither h5ad nor zarr can store those; "
+            "choose another key_added, or rename what the results are named after"
         )
 
 
