@@ -15,7 +15,7 @@ from safetensors.torch import load, save
 from scratio._atomic import atomic
 from scratio._blocks import SLAB
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 DEFAULT_KIND = "ScRatio"
 """Class of models whose files do not say."""
 REQUIRED = {"settings", "schema", "obsm_key", "is_trained", "training", "history"}

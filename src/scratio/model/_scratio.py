@@ -207,7 +207,7 @@ class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
         model._restore(description, tensors)
         model._combinations = Combinations(**_saving.part(tensors, "combinations."))
         model._build(closed_form=description.get("closed_form"))
-        model.module.load_state_dict(_saving.part(tensors, "network."))
+        model.module.load_state_dict(_with_shares(_saving.part(tensors, "network."), model.module.n_members))
         reference = _saving.part(tensors, "reference.")
         model.reference = ReferenceCells.from_tensors(reference) if reference else None
         model._restore_training(description, adata)
@@ -260,3 +260,11 @@ class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
             f"ScRatio: {settings['parametrization']} ({settings['block']}), keys {self.schema.keys}, "
             f"{len(self.location)} dimensions, {settings['n_members']} members, {settings['n_folds']} folds"
         )
+
+
+def _with_shares(network: dict[str, torch.Tensor], n_members: int) -> dict[str, torch.Tensor]:
+    """Weights of a network; before format 3 all members of a potential trained under the shares of all cells."""
+    if "log_weights" not in network:
+        return network
+    common = network["log_weights"].repeat(n_members, 1, 1)
+    return {"log_train_shares": common, "log_held_out_shares": common, **network}

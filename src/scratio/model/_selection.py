@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scratio._blocks import SLAB
 from scratio._seed import child_seed, torch_generator
 from scratio.module import ClosedFormDensities, Condition, PotentialNetwork, select_members
 from scratio.stats import (
@@ -269,26 +270,25 @@ def average(
     -------
     Share of the closed form in each fold, under its name.
     """
-    prior = network.log_weights.double().cpu().numpy()
     simplest, best = names
 
-    def potentials(name: str) -> list[tuple[slice, np.ndarray, np.ndarray, np.ndarray]]:
+    def potentials(name: str) -> list[tuple[slice, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
         set_closed_form(network, [name], fits, data, config)
         # A network that was discarded has the factor 0, and no share to claim.
         return [
-            (fold, base - prior, float(network.factor[fold.start]) * learnt, own)
-            for fold, base, learnt, own in _held_out(network, data, config)
+            (fold, prior, base - prior, float(network.factor[fold.start]) * learnt, own)
+            for fold, prior, base, learnt, own in _held_out(network, data, config)
         ]
 
     name, found, is_silent = best, [], False
     if simplest != NONE:
         found = potentials(simplest)
-        is_silent = all(labels_are_silent(prior, *potential) for _, *potential in found)
+        is_silent = all(labels_are_silent(*potential) for _, *potential in found)
         name = simplest if is_silent else best
     if name != simplest:
         found = potentials(name)
     shares = []
-    for fold, closed, learnt, own in found:
+    for fold, prior, closed, learnt, own in found:
         share = 1.0 if is_silent else held_out_share(prior, closed, learnt, own)
         network.gate.data[fold], network.share.data[fold] = share, 1.0 - share
         shares.append(share)
@@ -316,10 +316,12 @@ def shrink(
     projections = network.projections.double().cpu().numpy()
     evidence: dict[str, list[Any]] = {"factor": [], "slope": [], "standard_error": []}
     rows = data.val_dataloader().rows
-    for fold, base, learnt, own in _held_out(network, data, config):
+    for fold, prior, base, learnt, own in _held_out(network, data, config):
         of_cells = None if groups is None else np.unique(groups[rows[fold].ravel()], return_inverse=True)[1]
         if len(projections):
-            found = _shrink_terms(network, fold, base, learnt, own, projections, of_cells)
+            potential = base - prior + float(network.factor[fold.start]) * learnt
+            terms = np.einsum("tcd,nd->tnc", projections, potential)
+            found = _shrink_terms(network, fold, prior, terms, own, of_cells)
         else:
             found = [held_out_shrinkage(base, learnt, own, of_cells)]
             # Where the untrained network was kept the factor is 0 already.
@@ -334,16 +336,12 @@ def shrink(
 def _shrink_terms(
     network: PotentialNetwork,
     fold: slice,
-    base: np.ndarray,
-    learnt: np.ndarray,
+    prior: np.ndarray,
+    terms: np.ndarray,
     own: np.ndarray,
-    projections: np.ndarray,
     groups: np.ndarray | None,
 ) -> list[Shrinkage]:
     """Set the factors of a fold's terms; a term that the held-out labels clearly need is taken as it is."""
-    prior = network.log_weights.double().cpu().numpy()
-    potential = base - prior + float(network.factor[fold.start]) * learnt
-    terms = np.einsum("tcd,nd->tnc", projections, potential)
     needed = supported_terms(prior, terms, own, groups)
     found = [
         replace(term, factor=1.0) if keep else term
@@ -355,8 +353,11 @@ def _shrink_terms(
 
 def _held_out(
     network: PotentialNetwork, data: CellDataModule, config: TrainConfig
-) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray]]:
-    """Members of every fold, and of the cells they held out: logits without the network, what it adds, conditions."""
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Members of every fold, and of the cells they held out: log shares, logits without the network, what it adds, own.
+
+    The log shares are part of the logits. Own is the combination of each cell.
+    """
     x, codes, values = data.val_dataloader().cells
     for start in range(0, network.n_members, config.ensemble_size):
         fold = slice(start, start + config.ensemble_size)
@@ -364,5 +365,35 @@ def _held_out(
         with torch.no_grad():
             base, learnt = members.to(x.device).held_out_logits(x[fold])
             own = members.index(Condition(codes[fold], values[fold]))
-        logits, added = (part.flatten(0, 1).double().numpy() for part in (base, learnt))
-        yield fold, logits, added, own.flatten().numpy()
+            prior = members.log_held_out_shares.expand_as(base)
+        shares, logits, added = (part.flatten(0, 1).double().numpy() for part in (prior, base, learnt))
+        yield fold, shares, logits, added, own.flatten().numpy()
+
+
+def set_shares(network: PotentialNetwork, index: np.ndarray, data: CellDataModule) -> None:
+    """Tell every member the shares of the combinations among the cells it trains on and those it holds out.
+
+    Parameters
+    ----------
+    network
+        Untrained network with one member for each split of ``data``.
+    index
+        Combination of every cell, shape (n_cells,).
+    data
+        Rows of all members.
+    """
+    n = len(network.combinations)
+
+    def shares(rows: list[np.ndarray]) -> Tensor:
+        counts = np.stack([np.bincount(index[own], minlength=n) for own in rows])
+        # A combination that a member has no cell of has no share that could be divided out.
+        kept = np.maximum(counts, 0.5)
+        return torch.from_numpy(kept / kept.sum(1, keepdims=True)).float()
+
+    network.set_shares(shares([split.train for split in data.splits]), shares(list(data.val_dataloader().rows)))
+
+
+def combination_of(network: PotentialNetwork, condition: Condition) -> np.ndarray:
+    """Combination of every cell, shape (n_cells,)."""
+    parts = [slice(start, start + SLAB) for start in range(0, len(condition.codes), SLAB)]
+    return np.concatenate([network.index(condition[part]).numpy() for part in parts]).astype(np.int32)

@@ -26,8 +26,10 @@ from scratio.model._selection import (
     average,
     choose_group,
     closed_forms,
+    combination_of,
     rank_closed_forms,
     set_closed_form,
+    set_shares,
     shrink,
 )
 from scratio.module import Condition, FlowNetwork, PotentialNetwork
@@ -58,6 +60,7 @@ class Run:
     settings: TrainConfig
     trainer: dict[str, Any]
     closed_forms: dict[str, Fit]
+    combination: np.ndarray | None
 
 
 @dataclass
@@ -216,12 +219,14 @@ class TrainingMixin:
         sizes = {"batch_size": batch_size, "ensemble_size": self._settings["n_members"]}
         settings = TrainConfig(**{**defaults, **sizes, **asked})
         fits: dict[str, Fit] = {}
-        if parametrization == "potential" and settings.early_stopping:
+        combination = None
+        if parametrization == "potential":
             self._build(settings.random_state)
-            fits = closed_forms(
-                cast(PotentialNetwork, self.module), x, condition, strata_of(condition), settings.random_state
-            )
-        return Run(x, condition, groups, validation_size, settings, trainer, fits)
+            network = cast(PotentialNetwork, self.module)
+            combination = combination_of(network, condition)
+            if settings.early_stopping:
+                fits = closed_forms(network, x, condition, strata_of(condition), settings.random_state)
+        return Run(x, condition, groups, validation_size, settings, trainer, fits, combination)
 
     def _check_groups(self, strata: np.ndarray, groups: np.ndarray, group_key: str) -> None:
         most, n_folds = most_folds(strata, groups), self._settings["n_folds"]
@@ -250,8 +255,7 @@ class TrainingMixin:
             kept = decays[: None if run.settings.early_stopping else 1]
             return [Configuration(NONE, decay) for decay in kept], (NONE, NONE), {}
         single = replace(run.settings, weight_decay=decays[0])
-        self._build(run.settings.random_state, n_networks=single.ensemble_size)
-        data = CellDataModule(run.x, run.condition, self._split(run, 1, 1)[1], single)
+        data = self._built_for(run, self._split(run, 1, 1)[1], single)
         name, best, losses = rank_closed_forms(cast(PotentialNetwork, self.module), run.closed_forms, data, single)
         candidates = [Configuration(NONE, decay) for decay in decays]
         if name != NONE:
@@ -286,12 +290,19 @@ class TrainingMixin:
         """Train the members of all folds and candidates together."""
         settings = replace(run.settings, weight_decay=tuple(c.weight_decay for c in candidates))
         folds, splits = self._split(run, n_folds, len(candidates))
-        self._build(settings.random_state, n_networks=len(splits))
-        data = CellDataModule(run.x, run.condition, splits, settings)
+        data = self._built_for(run, splits, settings)
         if isinstance(self.module, PotentialNetwork):
             set_closed_form(self.module, [c.closed_form for c in candidates], run.closed_forms, data, settings)
         result = fit(self.module, data, settings, **run.trainer)
         return Trained(result, data, folds)
+
+    def _built_for(self, run: Run, splits: list[MemberSplit], settings: TrainConfig) -> CellDataModule:
+        """Make an untrained network with a member for each split; return the cells of all members."""
+        self._build(settings.random_state, n_networks=len(splits))
+        data = CellDataModule(run.x, run.condition, splits, settings)
+        if run.combination is not None:
+            set_shares(cast(PotentialNetwork, self.module), run.combination, data)
+        return data
 
     def _record(self, run: Run, trained: Trained, configuration: Configuration, evidence: dict[str, Any]) -> None:
         result, settings = trained.result, run.settings

@@ -41,8 +41,10 @@ class PotentialNetwork(FlowNetwork):
 
     A condition that leaves keys or categories out is the set S of the combinations that agree with it, and
     :math:`\phi_S = \log \sum_{c \in S} \operatorname{softmax}(\ell)_c - \log \sum_{c \in S} \pi_c`, so every marginal
-    is exact and needs no training of its own. Class sizes do not shift a ratio, since the prior is divided out. With
-    the marginal F of :class:`ResidualHeads`,
+    is exact and needs no training of its own. Class sizes do not shift a ratio: a member trains on the posterior under
+    the shares of the combinations among its own training cells (:meth:`set_shares`), is judged under those of the cells
+    it holds out, and combinations are mixed to a marginal by :math:`\pi`, their shares among all cells. With the
+    marginal F of :class:`ResidualHeads`,
 
     .. math:: F_S = F + \nabla_z \phi_S / \sinh q, \qquad \nabla \log p_q(z | S) = \sinh(q) F_S - z .
 
@@ -67,7 +69,7 @@ class PotentialNetwork(FlowNetwork):
     combinations
         Codes of the observed combinations, shape (n_combinations, n_keys).
     weights
-        Their shares among the cells, shape (n_combinations,).
+        Their shares among all cells, shape (n_combinations,).
     values
         Their values of the continuous keys, shape (n_combinations, n_continuous); none by default.
     path
@@ -108,6 +110,10 @@ class PotentialNetwork(FlowNetwork):
         self.register_buffer("combinations", combinations)
         self.register_buffer("values_of_combinations", values)
         self.register_buffer("log_weights", weights.log())
+        # Parameters, so that each member has its own and selecting members selects them.
+        self.log_train_shares, self.log_held_out_shares = (
+            nn.Parameter(weights.log().repeat(n_members, 1, 1), requires_grad=False) for _ in range(2)
+        )
 
         def net(n_out: int) -> ResidualNet:
             return ResidualNet(
@@ -143,6 +149,21 @@ class PotentialNetwork(FlowNetwork):
     def is_shrunk(self) -> bool:
         """Whether held-out cells have taken something back."""
         return bool((self.factor < 1.0).any()) or bool((self.term_factors < 1.0).any())
+
+    def set_shares(self, train: Tensor, held_out: Tensor) -> None:
+        """Set the shares of the combinations among each member's cells.
+
+        Folds of whole donors train on other shares than all cells have, and hold out yet others. A classifier that is
+        trained under one prior and read under another is off by the difference in every cell.
+
+        Parameters
+        ----------
+        train, held_out
+            Shares among the cells that each member trains on, and among those it holds out, positive, shape
+            (n_members, n_combinations).
+        """
+        for own, shares in ((self.log_train_shares, train), (self.log_held_out_shares, held_out)):
+            own.data.copy_(shares.log().unsqueeze(1))
 
     def log_likelihoods(self, z: Tensor, q: Tensor, conditions: Sequence[Condition]) -> list[Tensor]:
         """Log density of every condition at coordinate q up to a term that the conditions share, (n_members, n) each.
@@ -234,7 +255,7 @@ class PotentialNetwork(FlowNetwork):
         if self.classifier_is_closed:
             return ((self.marginal(z, marginal_embedding) - target) ** 2).mean((1, 2))
         z.requires_grad_(True)
-        log_posterior = self._log_posterior(z, q, self.classifier_embedding(noised.levels))
+        log_posterior = self._log_posterior(z, q, self.classifier_embedding(noised.levels), self.log_train_shares)
         own = log_posterior.gather(-1, self.index(condition).unsqueeze(-1)).squeeze(-1)
         (gradient,) = torch.autograd.grad(own.sum(), z, create_graph=True)
         output = self.marginal(z, marginal_embedding) + gradient / torch.sinh(q).clamp_min(SMALLEST_SINH)
@@ -285,16 +306,16 @@ class PotentialNetwork(FlowNetwork):
         drawn = add_noise(x1, self.path, generator, n_draws, group=CELLS_PER_LEVEL)
         loss = x1.new_zeros(x1.shape[:2])
         for z, q, levels in ((torch.tanh(end) * x1, end, end), (drawn.z, drawn.q, drawn.levels)):
-            log_posterior = self._log_posterior(z, q, self.classifier_embedding(levels))
+            log_posterior = self._log_posterior(z, q, self.classifier_embedding(levels), self.log_held_out_shares)
             loss = loss - log_posterior.gather(-1, index).squeeze(-1)
         return loss
 
     def held_out_logits(self, x1: Tensor) -> tuple[Tensor, Tensor]:
-        """At the smallest noise level: logits without the network, and what the network adds."""
+        """At the smallest noise level, under the held-out cells' shares: logits without the network, what it adds."""
         q = torch.full((1, 1, 1), self.path.q_end, dtype=x1.dtype, device=x1.device)
         z = torch.tanh(q) * x1
         learnt = self._all().logits(self.classifier(z, self.classifier_embedding(q)))
-        return self._base(z, q), self.share * torch.tanh(q) * learnt
+        return self._base(z, q, self.log_held_out_shares), self.share * torch.tanh(q) * learnt
 
     def combinations_in(self, condition: Condition) -> Tensor:
         """Which combinations agree with a condition, (..., n, n_combinations).
@@ -316,9 +337,9 @@ class PotentialNetwork(FlowNetwork):
             return self.combinations_in(condition).to(torch.uint8).argmax(-1)
         return place_of(self.combinations, condition.codes)
 
-    def _log_posterior(self, z: Tensor, q: Tensor, embedding: Tensor) -> Tensor:
+    def _log_posterior(self, z: Tensor, q: Tensor, embedding: Tensor, log_shares: Tensor) -> Tensor:
         learnt = self._all().logits(self.classifier(z, embedding))
-        return (self._base(z, q) + self._amplitude(q) * learnt).log_softmax(-1)
+        return (self._base(z, q, log_shares) + self._amplitude(q) * learnt).log_softmax(-1)
 
     def _amplitude(self, q: Tensor) -> Tensor:
         """What the outputs of the network are multiplied with."""
@@ -330,11 +351,12 @@ class PotentialNetwork(FlowNetwork):
     def _summed(self, features: Tensor, base: Tensor, queries: Sequence[Query]) -> list[Tensor]:
         return [(base + query.logits(features) + query.outside).logsumexp(-1) - query.log_weight for query in queries]
 
-    def _base(self, z: Tensor, q: Tensor) -> Tensor:
+    def _base(self, z: Tensor, q: Tensor, log_shares: Tensor | None = None) -> Tensor:
+        log_shares = self.log_weights if log_shares is None else log_shares
         if self.closed_form is None:
-            return self.log_weights.expand(*z.shape[:-1], -1)
+            return log_shares.expand(*z.shape[:-1], -1)
         potential, mixing = self.gate * self.closed_form(z, q), self._mixing()
-        return self.log_weights + (potential if mixing is None else potential @ mixing.transpose(1, 2))
+        return log_shares + (potential if mixing is None else potential @ mixing.transpose(1, 2))
 
     def _base_derivatives(self, z: Tensor, q: Tensor) -> Derivatives:
         log_weights = self.log_weights.expand(*z.shape[:-1], -1)
@@ -358,13 +380,13 @@ class PotentialNetwork(FlowNetwork):
         return own / torch.cosh(q), torch.sinh(q) * own - z
 
     def _all(self) -> Query:
-        """All combinations as they were observed."""
-        nothing = self.log_weights.new_zeros(())
+        """All combinations as each member saw them in training, the marginal that its denoiser has learnt."""
+        shift, nothing = self.log_train_shares - self.log_weights, self.log_weights.new_zeros(())
         weight = None if self.basis is None else self.basis(self.combinations, self.values_of_combinations)
         mixing = self._mixing()
         if mixing is not None:
             weight = mixing if weight is None else mixing @ weight
-        return Query(weight, nothing, nothing)
+        return Query(weight, shift, nothing)
 
     def _mixing(self) -> Tensor | None:
         """Matrix that multiplies the terms of the potential with their factors; None where all are 1."""

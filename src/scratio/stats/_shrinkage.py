@@ -126,7 +126,7 @@ def held_out_share(prior: np.ndarray, first: np.ndarray, second: np.ndarray, cod
     Parameters
     ----------
     prior
-        Log shares of the conditions, shape (n_conditions,).
+        Log shares of the conditions, shape (n_conditions,) or, where cells differ in them, (n, n_conditions).
     first, second
         Logits, shape (n, n_conditions).
     codes
@@ -167,7 +167,8 @@ def labels_are_silent(prior: np.ndarray, first: np.ndarray, second: np.ndarray, 
     cap = np.quantile(largest, ORDINARY)
     weight = np.minimum(cap / np.maximum(largest, np.finfo(float).tiny), 1.0)
     losses = [
-        bounded_loss(-log_softmax(prior + potential, axis=1)[rows, codes], len(prior)) for potential in (first, second)
+        bounded_loss(-log_softmax(prior + potential, axis=1)[rows, codes], prior.shape[-1])
+        for potential in (first, second)
     ]
     excess = losses[0] - losses[1]
     error = excess.std() / np.sqrt(len(codes))
