@@ -9,6 +9,7 @@ permuted across patients.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from _analysis import frame, run
 from matplotlib.figure import Figure
 
 import scratio
-from scratio.stats import compare_samples, local_scale, log_abundance, weighted_fdr
+from scratio.stats import SampleDesign, compare_samples, local_scale, neighbor_counts
+from scratio.tl._samples import samples_of
 
 RESULTS = Path(__file__).parent / "results"
 N_PERMUTATIONS, FDR = 200, 0.1
@@ -35,34 +37,35 @@ def analyse(adata: ad.AnnData, train_kwargs: dict[str, Any]) -> tuple[pd.DataFra
     figure, axes = plt.subplots(1, 3, figsize=(14, 4.8), layout="constrained")
     scratio.pl.calibration(adata, ax=axes[0])
     scratio.pl.embedding(adata, basis="X_tsne", ax=axes[1])
-    smallest, found = [], []
-    patients = result["samples"]
-    is_treatment = (patients["group"] == "treatment").to_numpy()
-    used = adata[adata.obs["patient"].astype(str).isin(patients["sample"])].copy()
-    sample, place = used.obs["patient"].astype(str), used.obs["da_neighborhood"].astype(str)
-    names, neighborhood = np.unique(place, return_inverse=True)
-    codes = pd.Categorical(sample, categories=list(patients["sample"])).codes.astype(int)
-    x = used.obsm["X_pca"] / local_scale(used.obsm["X_pca"], np.random.default_rng(0))
-    values, cells = log_abundance(x, neighborhood, codes), np.bincount(neighborhood)
+    obs, x = adata.obs, adata.obsm["X_pca"] / local_scale(adata.obsm["X_pca"], np.random.default_rng(0))
+    with warnings.catch_warnings():
+        # Said once, by the analysis.
+        warnings.simplefilter("ignore", UserWarning)
+        samples = samples_of(obs, "patient", "response", "responder", "non-responder", [])
+    neighborhood = np.unique(obs["da_neighborhood"].astype(str), return_inverse=True)[1]
+    codes, cells = samples.codes(obs, (obs["response"] == "responder").to_numpy()), np.bincount(neighborhood)
+    counts, design = neighbor_counts(x, neighborhood, codes), samples.design
+    found, pvalues = [], []
     for seed in range(N_PERMUTATIONS + 1):
         rng = np.random.default_rng(seed)
-        labels = rng.permutation(is_treatment) if seed else is_treatment
-        test = compare_samples(values, labels, rng, weights=cells, max_arrangements=2_000)
-        smallest.append(test.familywise_pvalue.min())
-        found.append(int(cells[weighted_fdr(test.pooled_pvalue, cells) < FDR].sum()))
+        labels = rng.permutation(design.tested) if seed else design.tested
+        permuted = SampleDesign(labels, design.nuisance, design.sizes)
+        test = compare_samples(counts, permuted, rng, weights=cells, n_rotations=2_000)
+        found.append(int(cells[test.qvalue < FDR].sum()))
+        pvalues.append(test.global_pvalue)
     axes[2].hist(found[1:], bins=20, color="#999999", label="labels permuted across patients")
     axes[2].axvline(found[0], color="#d55e00", label="as they are")
     axes[2].set(xlabel=f"cells with q < {FDR}", ylabel="permutations")
     axes[2].legend(frameon=False)
     table = result["diagnostics"].assign(
-        n_samples_treatment=int(is_treatment.sum()),
-        n_samples_reference=int((~is_treatment).sum()),
+        n_samples_treatment=int(design.tested.sum()),
+        n_samples_reference=int((1.0 - design.tested).sum()),
         cells_found=int((adata.obs["da_qvalue"] < FDR).sum()),
-        cells_found_here=found[0],
+        neighborhoods_carried_by_one=int((result["neighborhoods"]["carried_by"] != "").sum()),
         smallest_familywise_pvalue=result["neighborhoods"]["familywise_pvalue"].min(),
         permutations_with_cells_found=np.mean(np.array(found[1:]) > 0),
         permutations_with_as_many=np.mean(np.array(found[1:]) >= found[0]),
-        permutations_with_as_small_a_pvalue=np.mean(np.array(smallest[1:]) <= smallest[0]),
+        permutations_with_as_small_a_global_pvalue=np.mean(np.array(pvalues[1:]) <= pvalues[0]),
     )
     return table, figure
 

@@ -1,138 +1,253 @@
-"""Error rates and power of the test across samples, on cohorts with donor effects of known size.
+"""Error rates and power of the test across samples, in the cohorts that people have.
 
-    python benchmarks/significance.py            # writes benchmarks/results/significance.csv
-    python benchmarks/significance.py --quick    # a few cohorts; the figures mean nothing
+    SCRATIO_DATA=folder python benchmarks/significance.py      # writes benchmarks/results/significance*.csv, .png
+    python benchmarks/significance.py --quick                  # a few cohorts; the figures mean nothing
 
-Six donors against six with 300 cells each: ten types in ten dimensions, in shares of each donor's own (log-normal, .3),
-moved by a batch effect of each donor's own (.1 or .3 of the standard deviation of a type, in every dimension). With the
-effect the log ratio of cases to controls is 1 in the first type, a tenth of the cells. No network takes part: the test
-counts cells. Beside it are the same test on k-means clusters, the one that takes cells for replicates and, where pertpy
-and pydeseq2 are installed, Milo (pertpy's port of miloR, tested by DESeq2's negative binomial model).
+Groups of samples (3 against 3 to 8 against 8, 4 against 12, pairs) with sizes that differ in every way (by group,
+between samples, one tiny, one of another kind, stray labels), donors that differ by 0, .2 or .4 standard deviations in
+each dimension, with nothing between the groups or a log ratio of 1 in a tenth of the cells; cells are Gaussian, or
+control cells of Kang et al. 2018 drawn at random. Beside it are the cohorts that the first version of the test was
+shown on (ten types, six donors against six with 300 cells each), and 20 clusters judged by the same model of counts.
+Peers have environments of their own: see significance_peers. No network takes part: the test counts cells.
 """
 
 from __future__ import annotations
 
 import argparse
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from scipy.stats import false_discovery_control, fisher_exact, ttest_ind
+from _analysis import FOLDER
+from _cohorts import GROUPS, N_TYPES, SIZES, Cohort, Population, cohort, log_shares
 from sklearn.cluster import KMeans
 
-from scratio import peers
-from scratio.stats import neighborhoods, weighted_fdr
+from scratio.stats import compare_samples, neighborhoods
 from scratio.tl._samples import compare, samples_of
 
-RESULTS = Path(__file__).parent / "results"
-N_DONORS, N_CELLS, N_TYPES, N_DIMS = 12, 300, 10, 10
+RESULTS, KANG = Path(__file__).parent / "results", "kang2018_pbmc_ifnb_pca.h5ad"
 LEVEL, FDR = 0.05, 0.1
+DONOR_EFFECTS, FIRST_VERSION = (0.0, 0.2, 0.4), "ten types, first version"
+N_COHORTS = {"gaussian": 67, "ten types": 20, "kang": 10, "ten types, first version": 50}
+"""Cohorts of a setting; the three donor effects of a design together have 200 without an effect."""
+N_ROTATIONS = 2_000
+"""A fifth of the default, to save time: p-values down to .001 are as good."""
+TYPE_DIMS, TYPE_DONORS, TYPE_CELLS = 10, 12, 300
 
 
-def log_shares(effect: float) -> tuple[float, float]:
-    """Log share of the first type over that of each other, in cases and in controls; a tenth of cells on average."""
-    shares = 2.0 / N_TYPES / (1.0 + np.exp(-effect * np.array([1.0, -1.0])))
-    case, control = np.log(shares / (1.0 - shares) * (N_TYPES - 1))
-    return float(case), float(control)
+@cache
+def population(name: str) -> Population | None:
+    """Control cells of Kang et al., ten principal components; None for simulated cells."""
+    if name != "kang":
+        return None
+    adata = ad.read_h5ad(FOLDER / KANG)
+    adata = adata[adata.obs["condition"] == "ctrl"]
+    kind = adata.obs["cell_type"].astype("category").cat.codes.to_numpy()
+    return Population(np.asarray(adata.obsm["X_pca"][:, :10]), kind)
 
 
-def cohort(seed: int, effect: float, batch: float, spread: float = 0.3) -> ad.AnnData:
-    """Cells of all donors, the first half of which are cases."""
+def types_cohort(seed: int, effect: float, batch: float, spread: float = 0.3) -> Cohort:
+    """Six donors against six with ten types in shares of their own, moved by a batch effect of each donor's own."""
     rng = np.random.default_rng(seed)
-    centres, parts, obs = rng.normal(0.0, 2.0, size=(N_TYPES, N_DIMS)), [], []
+    centres, parts, obs = rng.normal(0.0, 2.0, size=(N_TYPES, TYPE_DIMS)), [], []
     of_case, of_control = log_shares(effect)
-    for donor in range(N_DONORS):
-        is_case = donor < N_DONORS // 2
+    for donor in range(TYPE_DONORS):
+        is_case = donor < TYPE_DONORS // 2
         log_share = rng.normal(0.0, spread, size=N_TYPES)
         log_share[0] += of_case if is_case else of_control
-        kind = rng.choice(N_TYPES, size=N_CELLS, p=np.exp(log_share) / np.exp(log_share).sum())
-        parts.append(centres[kind] + rng.normal(0.0, batch, size=N_DIMS) + rng.normal(size=(N_CELLS, N_DIMS)))
-        obs.append(pd.DataFrame({"donor": f"d{donor:02d}", "group": "case" if is_case else "control", "kind": kind}))
+        kind = rng.choice(N_TYPES, size=TYPE_CELLS, p=np.exp(log_share) / np.exp(log_share).sum())
+        moved = centres[kind] + rng.normal(0.0, batch, size=TYPE_DIMS)
+        parts.append(moved + rng.normal(size=(TYPE_CELLS, TYPE_DIMS)))
+        group = "treated" if is_case else "control"
+        obs.append(pd.DataFrame({"sample": f"d{donor:02d}", "donor": f"d{donor:02d}", "group": group, "kind": kind}))
     frame = pd.concat(obs, ignore_index=True)
-    frame.index = frame.index.map("cell{}".format)
-    return ad.AnnData(obs=frame, obsm={"X_pca": np.concatenate(parts)})
+    return Cohort(np.concatenate(parts), frame, (frame["kind"] == 0).to_numpy() & (effect != 0.0))
 
 
-def by_samples(adata: ad.AnnData, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """p- and q-values of every cell by scratio's test."""
-    x, obs = adata.obsm["X_pca"], adata.obs
-    neighborhood = neighborhoods(x, seed)
-    samples = samples_of(obs, "donor", "group", "case", "control", [])
-    test = compare(x, neighborhood, obs, samples, obs["group"], seed)
-    return test.pvalue[neighborhood], weighted_fdr(test.pooled_pvalue, np.bincount(neighborhood))[neighborhood]
+Outcome = dict[str, np.ndarray | float]
 
 
-def by_clusters(adata: ad.AnnData, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The same by t-tests of the log shares of 20 clusters."""
-    cluster = KMeans(20, n_init=1, random_state=seed).fit_predict(adata.obsm["X_pca"])
-    counts = pd.crosstab(adata.obs["donor"], cluster).to_numpy()
-    shares = np.log((counts + 0.5) / (counts.sum(1, keepdims=True) + 0.5))
-    pvalues = ttest_ind(shares[: N_DONORS // 2], shares[N_DONORS // 2 :]).pvalue
-    return pvalues[cluster], false_discovery_control(pvalues)[cluster]
+def by_neighborhoods(found: Cohort, seed: int) -> Outcome:
+    """Outcome of scratio's test: p-values and weights of places, cells that are called, p-values of the whole."""
+    obs = found.obs
+    samples = samples_of(obs, "donor", "group", "treated", "control", [])
+    place = neighborhoods(found.x, seed)
+    test = compare(found.x, place, obs, samples, obs["group"], seed, n_rotations=N_ROTATIONS).test
+    qvalue = test.qvalue if samples.has_enough else np.ones_like(test.qvalue)
+    return {
+        "pvalue": test.pvalue,
+        "weight": np.bincount(place),
+        "found": qvalue[place] < FDR,
+        "familywise": float(test.familywise_pvalue.min()),
+        "global": test.global_pvalue,
+    }
 
 
-def by_cells(adata: ad.AnnData, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The same with cells as replicates, by Fisher's exact test in every neighbourhood."""
-    neighborhood = neighborhoods(adata.obsm["X_pca"], seed)
-    is_case = (adata.obs["group"] == "case").to_numpy()
-    inside = np.stack([np.bincount(neighborhood[side]) for side in (is_case, ~is_case)])
-    tables = [np.stack([here, inside.sum(1) - here]) for here in inside.T]
-    pvalues = np.array([fisher_exact(table).pvalue for table in tables])
-    return pvalues[neighborhood], false_discovery_control(pvalues)[neighborhood]
+def by_clusters(found: Cohort, seed: int) -> Outcome:
+    """The same of 20 clusters, judged by the same model of counts."""
+    obs = found.obs
+    samples = samples_of(obs, "donor", "group", "treated", "control", [])
+    place = np.unique(KMeans(20, n_init=1, random_state=seed).fit_predict(found.x), return_inverse=True)[1]
+    codes = samples.codes(obs, (obs["group"] == "treated").to_numpy())
+    counts = np.zeros((1, len(samples.design.sizes), place.max() + 1))
+    np.add.at(counts[0], (codes[codes >= 0], place[codes >= 0]), 1.0)
+    cells = np.bincount(place)
+    rng = np.random.default_rng(seed)
+    test = compare_samples(counts, samples.design, rng, donors=samples.donors, weights=cells, n_rotations=N_ROTATIONS)
+    qvalue = test.qvalue if samples.has_enough else np.ones_like(test.qvalue)
+    family = {"familywise": float(test.familywise_pvalue.min()), "global": test.global_pvalue}
+    return {"pvalue": test.pvalue, "weight": cells, "found": qvalue[place] < FDR, **family}
 
 
-def by_milo(adata: ad.AnnData, seed: int, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The same by Milo with k neighbours."""
-    is_case = (adata.obs["group"] == "case").to_numpy()
-    donors = adata.obs["donor"].to_numpy()
-    found = peers.milo(adata.obsm["X_pca"], donors, is_case, n_neighbors=k, random_state=seed)
-    return found.pvalue, found.qvalue
+METHODS = {"scratio": by_neighborhoods}
 
 
-METHODS = {
-    "samples (scratio)": by_samples,
-    "samples, 20 clusters": by_clusters,
-    "cells as replicates": by_cells,
-}
-if peers.is_installed("pertpy") and peers.is_installed("pydeseq2"):
-    METHODS |= {f"Milo, k={k}": lambda adata, seed, k=k: by_milo(adata, seed, k) for k in (30, 100)}
+def measures(outcome: Outcome, planted: np.ndarray) -> dict[str, float]:
+    """What is measured on one cohort."""
+    called, pvalue = np.asarray(outcome["found"]), np.asarray(outcome["pvalue"])
+    has_places = len(pvalue) > 0
+    error = np.average(pvalue <= LEVEL, weights=outcome["weight"]) if has_places and not planted.any() else np.nan
+    return {
+        "error": float(error),
+        "any_discovery": float(called.any()),
+        "familywise": float(np.asarray(outcome.get("familywise", np.nan)) < FDR),
+        "global": float(np.asarray(outcome["global"]) < FDR),
+        "power": float(called[planted].mean()) if planted.any() else np.nan,
+        "false_share": float((called & ~planted).sum() / max(called.sum(), 1)),
+    }
 
 
-def measure(effect: float, batch: float, n_cohorts: int) -> list[dict]:
-    """Rates of every method over the cohorts."""
-    found: dict[str, list] = {name: [] for name in METHODS}
+def measure(make: Callable[[int], Cohort], n_cohorts: int) -> list[dict[str, Any]]:
+    """Mean over the cohorts, of every method."""
+    rows: dict[str, list] = {name: [] for name in METHODS}
     for seed in range(n_cohorts):
-        adata = cohort(seed, effect, batch)
-        planted = (adata.obs["kind"] == 0).to_numpy() & (effect != 0.0)
+        found = make(seed)
+        planted = found.planted
         for name, method in METHODS.items():
-            pvalues, qvalues = method(adata, seed)
-            called = qvalues < FDR
-            found[name].append(
-                {
-                    "type_1_error": (pvalues[~planted] <= LEVEL).mean(),
-                    "any_discovery": called.any(),
-                    "power": called[planted].mean() if planted.any() else np.nan,
-                    "false_discoveries": (called & ~planted).sum() / max(called.sum(), 1),
-                }
-            )
-    settings = {"effect": effect, "batch": batch, "n_cohorts": n_cohorts}
-    return [{**settings, "method": name, **pd.DataFrame(rows).mean().to_dict()} for name, rows in found.items()]
+            # Samples that are left out are part of the designs.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                rows[name].append(measures(method(found, seed), planted))
+    return [{"method": name, "n_cohorts": n_cohorts, **pd.DataFrame(of).mean().to_dict()} for name, of in rows.items()]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting; ``cells`` are "gaussian" (no effect), "ten types" (with one), "kang", or the first version's."""
+
+    cells: str
+    groups: str
+    sizes: str
+    donor_effect: float
+    effect: float
+
+    @property
+    def n_cohorts(self) -> int:
+        """Cohorts that are drawn."""
+        return N_COHORTS[self.cells]
+
+    def make(self, seed: int) -> Cohort:
+        """Cohort of a seed."""
+        if self.cells == FIRST_VERSION:
+            return types_cohort(seed, self.effect, self.donor_effect)
+        return cohort(seed, self.groups, self.sizes, self.donor_effect, self.effect, population(self.cells))
+
+    def rows(self, n_cohorts: int) -> list[dict]:
+        """Mean over the cohorts, of every method."""
+        return [asdict(self) | row for row in measure(self.make, n_cohorts)]
+
+
+def settings() -> list[Setting]:
+    """The whole grid, and the cohorts that the first version was shown on."""
+    sources = [("gaussian", 0.0), ("ten types", 1.0), ("kang", 0.0), ("kang", 1.0)]
+    designs = list(product(GROUPS, SIZES, DONOR_EFFECTS))
+    grid = [Setting(cells, *design, effect) for cells, effect in sources for design in designs]
+    return [
+        *(Setting(FIRST_VERSION, "6v6", "equal", batch, effect) for batch in (0.1, 0.3) for effect in (0.0, 1.0)),
+        *grid,
+    ]
+
+
+def rows_of(setting: Setting, quick: bool) -> list[dict]:
+    """Rows of one setting."""
+    return setting.rows(2 if quick else setting.n_cohorts)
+
+
+def _measured(wanted: list[Setting], quick: bool, processes: int) -> Iterator[list[dict[str, Any]]]:
+    """Rows of the settings, in the order in which they are done."""
+    if processes == 1:
+        yield from (rows_of(setting, quick) for setting in wanted)
+        return
+    with ProcessPoolExecutor(processes) as pool:
+        for task in as_completed([pool.submit(rows_of, setting, quick) for setting in wanted]):
+            yield task.result()
+
+
+def draw(table: pd.DataFrame) -> plt.Figure:
+    """Error rates without an effect, and power with one, by groups and sizes."""
+    figure, axes = plt.subplots(1, 3, figsize=(14, 4.5), layout="constrained")
+    own = table[(table["method"] == "scratio") & (table["cells"] != FIRST_VERSION)]
+    for axis, (name, effect, bound) in zip(
+        axes, (("error", 0.0, LEVEL), ("any_discovery", 0.0, FDR), ("power", 1.0, None)), strict=True
+    ):
+        part = own[own["effect"] == effect].pivot_table(index="sizes", columns="groups", values=name)
+        part = part.reindex(index=list(SIZES), columns=list(GROUPS))
+        image = axis.imshow(part, cmap="viridis", vmin=0.0, vmax=1.0 if bound is None else 3.0 * bound, aspect="auto")
+        axis.set_xticks(range(part.shape[1]), part.columns, rotation=45)
+        axis.set_yticks(range(part.shape[0]), part.index)
+        nominal = "" if bound is None else f" (nominal {bound})"
+        axis.set_title(f"{name.replace('_', ' ')}{nominal}")
+        for (row, column), value in np.ndenumerate(part.to_numpy()):
+            axis.text(column, row, f"{value:.2f}", ha="center", va="center", color="white", fontsize=8)
+        figure.colorbar(image, ax=axis, shrink=0.8)
+    return figure
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure, write every setting as it is measured, and go on where a run was stopped."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    quick = parser.parse_args().quick
-    rows = []
-    for effect, n_cohorts in ((0.0, 200), (1.0, 50)):
-        for batch in (0.1, 0.3):
-            rows += measure(effect, batch, 3 if quick else n_cohorts)
-            print(pd.DataFrame(rows[-len(METHODS) :]).round(3).to_string(index=False), flush=True)
-    if not quick:
-        RESULTS.mkdir(exist_ok=True)
-        pd.DataFrame(rows).to_csv(RESULTS / "significance.csv", index=False, float_format="%.4g")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--cells", help="some of the settings: gaussian, 'ten types', kang")
+    parser.add_argument("--effect", type=float, help="some of the settings: 0 or 1")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    if not (FOLDER / KANG).exists():
+        print(f"without Kang's cells: {FOLDER / KANG} is not there; set SCRATIO_DATA to its folder")
+    wanted = [
+        setting
+        for setting in settings()
+        if args.cells in (None, setting.cells)
+        and args.effect in (None, setting.effect)
+        and (setting.cells != "kang" or (FOLDER / KANG).exists())
+    ]
+    file = args.results / "significance.csv"
+    table = pd.DataFrame()
+    if args.quick:
+        wanted = [one for one in wanted if one.cells != "kang"][::120]
+    elif file.exists():
+        table = pd.read_csv(file)
+        done = {Setting(*row) for row in table[[field.name for field in fields(Setting)]].itertuples(index=False)}
+        wanted = [setting for setting in wanted if setting not in done]
+    args.results.mkdir(parents=True, exist_ok=True)
+    for rows in _measured(wanted, args.quick, args.processes):
+        table = pd.concat([table, pd.DataFrame(rows)], ignore_index=True)
+        if not args.quick:
+            table.to_csv(file, index=False, float_format="%.4g")
+    print(table.round(3).to_string(index=False), flush=True)
+    if not args.quick:
+        order = [field.name for field in fields(Setting)]
+        table.sort_values([*order, "method"]).to_csv(file, index=False, float_format="%.4g")
+        draw(table).savefig(args.results / "significance.png", dpi=150)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -15,16 +16,18 @@ from scipy.stats import multivariate_normal
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-def load(name: str) -> ModuleType:
+def load(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
+    # As importing it would do; dataclasses look their module up.
+    monkeypatch.setitem(sys.modules, name, module)
     spec.loader.exec_module(module)
     return module
 
 
 @pytest.fixture
-def research() -> ModuleType:
-    return load("_research")
+def research(monkeypatch) -> ModuleType:
+    return load("_research", monkeypatch)
 
 
 def diagonal(make_analytic):
@@ -70,7 +73,7 @@ def benchmark(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(BENCHMARKS)
 
     def get(name: str) -> ModuleType:
-        module = load(name)
+        module = load(name, monkeypatch)
         monkeypatch.setattr(module, "RESULTS", tmp_path, raising=False)
         return module
 
@@ -105,12 +108,39 @@ def test_labels_of_the_mixtures_follow_their_log_ratio(benchmark, name):
         assert is_treated[inside].mean() == pytest.approx(expected.mean(), abs=0.01)
 
 
-def test_the_planted_effect_of_a_cohort_is_its_log_ratio(benchmark):
+@pytest.mark.parametrize("sizes", ["equal", "1:10", "lognormal"])
+def test_the_planted_effect_of_a_cohort_is_its_log_ratio_whatever_the_sizes(benchmark, sizes):
+    module = benchmark("_cohorts")
+    population = module.Population(np.random.default_rng(0).normal(size=(4_000, 3)), np.zeros(4_000, dtype=int))
+    for cells in (None, population):
+        found = [module.cohort(seed, "4v12", sizes, 0.0, 1.0, cells) for seed in range(40)]
+        obs = pd.concat([one.obs.assign(planted=one.planted) for one in found])
+        # Each sample counts alike, as in the test; large ones would otherwise stand for their group.
+        share = obs.groupby("group")["planted"].mean()
+        assert np.log(share["treated"] / share["control"]) == pytest.approx(1.0, abs=0.12)
+        assert share.mean() == pytest.approx(0.1, abs=0.015)
+
+
+def test_a_cohort_has_the_sizes_that_it_is_named_for(benchmark):
+    module = benchmark("_cohorts")
+    sizes = {
+        name: module.cohort(0, "3v3", name, 0.2, 0.0).obs.groupby(["donor", "group"]).size() for name in module.SIZES
+    }
+    assert set(sizes["equal"]) == {200}
+    assert sorted(sizes["1:10"].unique()) == [30, 300]
+    assert sizes["one of 4 cells"]["d00", "treated"] == 4
+    assert sizes["stray labels"]["d00", "control"] == 3
+    assert len(sizes["stray labels"]) == 9
+    paired = module.cohort(0, "6 pairs", "1:5", 0.2, 0.0).obs.groupby(["donor", "group"]).size()
+    assert set(paired.xs("treated", level=1)) == {60}
+    assert len(paired) == 12
+
+
+def test_the_first_versions_cohorts_have_their_log_ratio_too(benchmark):
     module = benchmark("significance")
-    cells = pd.concat([module.cohort(seed, 1.0, 0.1, spread=0.0).obs for seed in range(40)])
+    cells = pd.concat([module.types_cohort(seed, 1.0, 0.1, spread=0.0).obs for seed in range(40)])
     share = (cells["kind"] == 0).groupby(cells["group"]).mean()
-    assert np.log(share["case"] / share["control"]) == pytest.approx(1.0, abs=0.05)
-    assert share.mean() == pytest.approx(0.1, abs=0.005)
+    assert np.log(share["treated"] / share["control"]) == pytest.approx(1.0, abs=0.05)
 
 
 QUICK = [
@@ -126,6 +156,7 @@ QUICK = [
     "replicates",
     "scale",
     "significance",
+    "significance_compared",
     "standard_errors",
 ]
 
@@ -138,7 +169,7 @@ def test_a_quick_benchmark_runs_through_and_writes_nothing(benchmark, name, monk
     assert len(said.splitlines()) >= 3
     # Where nothing is planted, neither the power of a test nor a slope on the truth is defined; a group of cells has
     # no standard error across batches; and real cells are not moved.
-    undefined = ("batch_correction", "differential_abundance", "fdrl", "significance")
+    undefined = ("batch_correction", "differential_abundance", "fdrl", "significance", "significance_compared")
     assert ("nan" in said.lower()) == (name in undefined)
     assert not list(tmp_path.iterdir())
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import anndata
 import matplotlib.pyplot as plt
 import numpy as np
@@ -237,6 +239,9 @@ GOOD = {
         ({"supported_fraction": 0.7}, "30% of the cells"),
         ({"n_treatment": 10}, "smaller condition"),
         ({"effective_cells_reference": 12.0}, "effective number 12"),
+        # A slope near 1 says nothing of states that one condition alone has.
+        ({"effective_cells_treatment": 1.0}, "Cannot be told"),
+        ({"overlap": 0.03}, "Cannot be told"),
     ],
 )
 def test_the_verdict_says_what_is_the_matter(change, said):
@@ -250,10 +255,21 @@ def test_the_verdict_says_what_is_the_matter(change, said):
 
 def test_no_verdict_says_more_than_the_slope_and_its_error_do():
     assert verdict({**GOOD, "slope": 1.1, "slope_standard_error": 0.02}, "cells").startswith("Calibrated")
-    for slope in np.linspace(-3.0, 6.0, 37):
-        for error in (0.01, 0.05, 0.1, 0.3, 1.0, 10.0, 400.0):
-            text = verdict({**GOOD, "slope": slope, "slope_standard_error": error}, "cells")
+    grid = product(
+        np.linspace(-3.0, 6.0, 37), (0.01, 0.05, 0.1, 0.3, 1.0, 10.0, 400.0), (0.02, 0.5), (1.0, 40.0, 400.0)
+    )
+    for slope, error, shared, effective in grid:
+        change = {"slope": slope, "slope_standard_error": error, "overlap": shared}
+        for held_out in ("cells", "samples"):
+            text = verdict({**GOOD, **change, "effective_cells_treatment": effective}, held_out)
             possible = slope - 2 * error, slope + 2 * error
+            assert f"slope of held-out {held_out} {slope:.2f} ± {error:.2f}" in text
+            # The slope comes first, then what limits it.
+            assert ("hardly overlap" in text) == (shared < 0.1)
+            assert ("A few cells carry" in text) == (effective < 50.0)
+            if text.startswith("Calibrated"):
+                assert shared >= 0.1
+                assert effective >= 50.0
             if text.startswith("Calibrated"):
                 assert 0.85 <= possible[0] and possible[1] <= 1.15
             elif text.startswith("Too cautious"):
@@ -264,7 +280,9 @@ def test_no_verdict_says_more_than_the_slope_and_its_error_do():
                 assert possible[0] <= 0.0 and possible[1] < 1.0
             else:
                 assert text.startswith("Cannot be told")
-                assert possible[0] <= 1.0 <= possible[1]
+                is_near = 0.85 <= possible[0] and possible[1] <= 1.15
+                assert possible[0] <= 1.0 <= possible[1] or is_near
+                assert f"More {held_out} would tell" in text or "Only more cells of such states would tell" in text
 
 
 @pytest.mark.parametrize("n", [12, 40])

@@ -299,7 +299,8 @@ def test_the_summary_has_the_numbers_of_the_file(run):
 
 def test_a_parameter_that_was_not_given_is_null_in_json(run):
     absent = [name for name, value in run.summary["parameters"].items() if value is None]
-    assert absent == (["sample_key"] if run.key == "drugs" else [])
+    expected = {"drugs": ["sample_key", "covariates", "donor_key"], "da": ["covariates", "donor_key"]}
+    assert absent == expected.get(run.key, [])
     assert "None" not in run.summary["parameters"].values()
 
 

@@ -43,8 +43,10 @@ def judged(*, paired: bool = False, per_place: int = 80) -> AnnData:
             "treatment": "case",
         }
     )
-    groups = ["both"] * 8 if paired else ["treatment"] * 4 + ["reference"] * 4
-    samples = pd.DataFrame({"treatment": "case", "sample": [f"d{s}" for s in range(8)], "group": groups})
+    samples = obs.groupby(["donor", "group"], as_index=False).size().rename(columns={"size": "n_cells"})
+    samples["group"] = samples["group"].map({"case": "treatment", "control": "reference"})
+    design = "within donors" if paired else "between donors"
+    samples = samples.assign(sample=samples["donor"], treatment="case", design=design, left_out="")
     params = {"use_rep": "X_pca", "sample_key": "donor", "condition_key": "group", "reference": "control"}
     diagnostics = pd.DataFrame({"treatment": ["case"]})
     uns = {"scratio": {}, "params": params, "neighborhoods": table, "samples": samples, "diagnostics": diagnostics}

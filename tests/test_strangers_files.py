@@ -193,8 +193,8 @@ def user_matrix(adata: ad.AnnData) -> None:
 @pytest.mark.parametrize(
     ("change", "named", "question"),
     [
-        (user_column("da_pvalue"), "da_pvalue", {"sample_key": "donor"}),
-        (user_column("da_neighborhood"), "da_neighborhood", {"sample_key": "donor"}),
+        (user_column("da_pvalue"), "da_pvalue", {"sample_key": "donor", "min_cells": 1}),
+        (user_column("da_neighborhood"), "da_neighborhood", {"sample_key": "donor", "min_cells": 1}),
         (user_matrix, "da_log_ratio", {"treatment": None}),
     ],
     ids=["a p-value", "a neighbourhood", "a matrix"],
@@ -225,7 +225,7 @@ def test_a_second_analysis_takes_away_what_only_the_first_has_written(scored, qu
 
 def test_a_result_is_not_replaced_by_what_is_computed_from_it(scored, quick, unchanged):
     adata = scored.copy()
-    scratio.tl.differential_abundance(adata, **GROUPS, sample_key="donor", train_kwargs=quick)
+    scratio.tl.differential_abundance(adata, **GROUPS, sample_key="donor", min_cells=1, train_kwargs=quick)
     with (
         unchanged(adata),
         pytest.raises(ValueError, match="da_neighborhood.*computed from it; choose another key_added"),

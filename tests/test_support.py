@@ -306,6 +306,5 @@ def test_more_folds_than_samples_are_refused_by_the_model_and_lowered_by_the_ana
         trained.train(**quick, group_key="dnor")
     groups = {"condition_key": "condition", "treatment": "treated", "reference": "control", "sample_key": "donor"}
     settings = {"model_kwargs": {"n_hidden": 8, "n_members": 1}, "train_kwargs": quick}
-    with pytest.warns(UserWarning, match="too few for q-values"):
-        scratio.tl.differential_abundance(adata, **groups, **settings)
+    scratio.tl.differential_abundance(adata, **groups, **settings)
     assert adata.obs["da_log_ratio"].notna().all()

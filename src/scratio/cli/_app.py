@@ -18,6 +18,8 @@ from scratio.cli._options import (
     Basis,
     BatchSize,
     CovariateKeys,
+    Covariates,
+    DonorKey,
     Force,
     Input,
     Json,
@@ -25,6 +27,7 @@ from scratio.cli._options import (
     MaxSteps,
     Method,
     MethodOption,
+    MinCells,
     NFolds,
     Out,
     Plot,
@@ -119,6 +122,9 @@ def da(
     use_rep: UseRep = "X_pca",
     covariate_key: CovariateKeys = None,
     sample_key: SampleKey = None,
+    covariates: Covariates = None,
+    donor_key: DonorKey = None,
+    min_cells: MinCells = 5,
     key_added: KeyAdded = "da",
     plot: Plot = None,
     basis: Basis = None,
@@ -147,16 +153,19 @@ def da(
         paths.check(copies_source=True)
         from scratio.cli import _work
 
-        covariates = covariate_key or []
+        covariate_keys = covariate_key or []
         question = {
             "condition_key": condition_key,
             "treatment": treatment[0] if treatment and len(treatment) == 1 else treatment or None,
             "reference": reference,
             "use_rep": use_rep,
-            "covariate_keys": covariates,
+            "covariate_keys": covariate_keys,
             "sample_key": sample_key,
+            "covariates": covariates,
+            "donor_key": donor_key,
+            "min_cells": min_cells,
         }
-        keys = [condition_key, *covariates, *([] if sample_key is None else [sample_key])]
+        keys = [condition_key, *covariate_keys, *(key for key in (sample_key, donor_key) if key is not None)]
         analysis = _work.Analysis(
             "da", "differential_abundance", keys, [use_rep], question, settings, basis=basis, backed=backed
         )

@@ -93,6 +93,16 @@ SampleKey = Annotated[
     str | None,
     typer.Option("--sample-key", help="Column with donors or samples, across which differences are tested."),
 ]
+Covariates = Annotated[
+    str | None,
+    typer.Option("--covariates", help="Formula of what the test across samples holds fixed, such as '~ age + sex'."),
+]
+DonorKey = Annotated[
+    str | None, typer.Option("--donor-key", help="Column with donors, where some gave several samples.")
+]
+MinCells = Annotated[
+    int, typer.Option("--min-cells", min=1, help="Cells of a condition below which a sample takes no part in it.")
+]
 UseRep = Annotated[str, typer.Option("--use-rep", help="Embedding in obsm, or X, the matrix itself.")]
 KeyAdded = Annotated[str, typer.Option("--key-added", help="Prefix of the results in obs, obsm and uns.")]
 NFolds = Annotated[int, typer.Option("--n-folds", min=2, help="Cross-fitting folds.", rich_help_panel=TRAINING)]

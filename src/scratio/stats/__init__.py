@@ -2,6 +2,8 @@
 
 from scratio.stats._calibration import Calibration, label_slope, overlap, reliability, residual_inflation
 from scratio.stats._classifier import held_out_log_odds
+from scratio.stats._count_model import SampleDesign
+from scratio.stats._fdr import weighted_fdr
 from scratio.stats._folds import balanced_rows, disjoint_parts, grouped_folds, most_folds, stratified_folds
 from scratio.stats._mixtures import (
     ConditionMixture,
@@ -12,8 +14,9 @@ from scratio.stats._mixtures import (
     shared_mixture,
 )
 from scratio.stats._moderation import moderated_error
-from scratio.stats._neighborhoods import log_abundance, neighborhoods
-from scratio.stats._replicates import SampleTest, compare_pairs, compare_samples, group_contrast, weighted_fdr
+from scratio.stats._neighborhoods import neighbor_counts, neighborhoods
+from scratio.stats._rotation import N_ROTATIONS
+from scratio.stats._samples import SampleTest, compare_samples, effects_without
 from scratio.stats._scaling import local_scale, standard_scale
 from scratio.stats._shrinkage import (
     Shrinkage,
@@ -32,16 +35,17 @@ __all__ = [
     "balanced_rows",
     "Calibration",
     "ConditionMixture",
+    "N_ROTATIONS",
+    "SampleDesign",
     "SampleTest",
     "Shrinkage",
     "bounded_loss",
     "class_gaussian",
     "common_components",
     "common_responsibility",
-    "compare_pairs",
     "compare_samples",
     "disjoint_parts",
-    "group_contrast",
+    "effects_without",
     "grouped_folds",
     "held_out_log_odds",
     "held_out_share",
@@ -50,10 +54,10 @@ __all__ = [
     "label_slope",
     "labels_are_silent",
     "local_scale",
-    "log_abundance",
     "mean_and_error",
     "moderated_error",
     "most_folds",
+    "neighbor_counts",
     "neighborhoods",
     "overlap",
     "reliability",

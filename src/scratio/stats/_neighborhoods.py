@@ -33,12 +33,11 @@ def neighborhoods(x: np.ndarray, random_state: int) -> np.ndarray:
     return np.unique(found, return_inverse=True)[1]
 
 
-def log_abundance(x: np.ndarray, neighborhood: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    r"""Log share of each sample's cells that lie near the centre of each neighbourhood, on several scales.
+def neighbor_counts(x: np.ndarray, neighborhood: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Count the cells of each sample near the centre of each neighbourhood, on several scales.
 
-    With :math:`n_{sr}` cells of sample s among the nearest of the centre of neighbourhood r and :math:`n_s` in all it
-    is :math:`\log \frac{n_{sr} + 1/2}{n_s + 1/2}`. The nearest 10, 20 and 40 cells for each sample, but no more than
-    a tenth of all cells, overlap with those of other centres; few are sharp, many have less noise of counting.
+    The nearest 10, 20 and 40 cells for each sample are counted, but no more than a tenth of all cells. They overlap
+    with those of other centres; few are sharp, many have less noise of counting.
 
     Parameters
     ----------
@@ -63,5 +62,4 @@ def log_abundance(x: np.ndarray, neighborhood: np.ndarray, codes: np.ndarray) ->
     for sample in range(n_samples):
         is_own = near == sample
         counts[:, sample] = [is_own[:, :k].sum(1) for k in scales]
-    sizes = np.bincount(codes[codes >= 0], minlength=n_samples)[:, None]
-    return np.log((counts + 0.5) / (sizes + 0.5))
+    return counts

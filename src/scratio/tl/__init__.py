@@ -1,5 +1,6 @@
 """One call per analysis: AnnData in, results in its ``obs`` and ``uns``."""
 
+from scratio.tl._association import association
 from scratio.tl._batch_effect import batch_effect
 from scratio.tl._combination_effect import combination_effect
 from scratio.tl._compare_methods import compare_methods
@@ -13,6 +14,7 @@ from scratio.tl._translate import translate
 from scratio.tl._treatment_response import treatment_response
 
 __all__ = [
+    "association",
     "batch_effect",
     "combination_effect",
     "compare_methods",

@@ -108,7 +108,7 @@ def compare_methods(
     kwargs = _checked(methods, method_kwargs)
     settings = FitSettings.checked(n_folds, "auto", random_state, None, {"progress_bar": False})
     question = Question.parsed(adata, condition_key, treatment, reference, (), n_folds)
-    used = cells_of(adata, question, use_rep, None, settings)
+    used = cells_of(adata, question, use_rep, settings)
     # Not every method refuses it by itself.
     check_spread(used.obsm[use_rep], source_name(adata, use_rep))
     truth = None

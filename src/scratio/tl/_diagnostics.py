@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 from scratio.model import ScRatio
 from scratio.stats import label_slope, overlap, reliability, residual_inflation
 from scratio.tl._question import Question, Tables
+from scratio.tl._samples import FDR, NeighborhoodTest
 
 TOLERANCE, SIGNIFICANT = 0.15, 2.0
 """Deviation of the slope from 1 that does not matter; standard errors on either side of it that the data leave open."""
@@ -20,7 +21,12 @@ LITTLE_OVERLAP, FEW_SUPPORTED, FEW_EFFECTIVE, RARE = 0.1, 0.9, 50.0, 0.02
 
 
 def diagnose(
-    model: ScRatio, used: AnnData, results: Tables, question: Question, sample_key: str | None
+    model: ScRatio,
+    used: AnnData,
+    results: Tables,
+    question: Question,
+    group_key: str | None,
+    tests: Mapping[str, NeighborhoodTest],
 ) -> dict[str, pd.DataFrame]:
     """Diagnostics and reliability curves of every comparison.
 
@@ -34,14 +40,16 @@ def diagnose(
         Log ratios, standard errors and support.
     question
         What is compared.
-    sample_key
-        Column of the samples that the folds were made of, if they were.
+    group_key
+        Column of the samples or donors that the folds were made of, if they were.
+    tests
+        Tests across samples by treatment; empty without samples.
     """
     labels, x, folds = used.obs[question.condition_key], model.embedding(used), np.asarray(model.folds)
     strata = np.zeros(used.n_obs, dtype=int)
     if question.covariate_keys:
         strata = used.obs.groupby(question.covariate_keys, observed=True).ngroup().to_numpy()
-    samples = None if sample_key is None else np.unique(used.obs[sample_key], return_inverse=True)[1]
+    samples = None if group_key is None else np.unique(used.obs[group_key], return_inverse=True)[1]
     rows, curves = [], []
     for place, treatment in enumerate(question.treatments):
         cells = np.flatnonzero(question.compared(labels, treatment))
@@ -49,7 +57,9 @@ def diagnose(
         values, errors, support = (
             results[name].iloc[cells, place].to_numpy() for name in ("log_ratio", "std", "support")
         )
-        offset = _log_odds(is_treatment, np.unique(strata[cells], return_inverse=True)[1])
+        # Folds of whole samples have class sizes of their own.
+        own = np.unique(np.stack([strata[cells], folds[cells]]), axis=1, return_inverse=True)[1]
+        offset = _log_odds(is_treatment, own.ravel())
         inflation = 1.0
         if model.n_members > 1:
             inflation = residual_inflation(x[cells], folds[cells], values, errors, is_treatment, offset)
@@ -57,7 +67,12 @@ def diagnose(
         of_cells = None if samples is None else samples[cells]
         row = _row(values, is_treatment, support, offset, of_cells) | {"variance_inflation": inflation}
         row |= {"closed_form": closed_form_of(model.training_)}
-        row["verdict"] = verdict(row, held_out="cells" if samples is None else "samples")
+        if treatment in tests:
+            row["global_pvalue"] = tests[treatment].test.global_pvalue
+        found = [verdict(row, held_out="cells" if samples is None else "samples")]
+        if treatment in tests:
+            found.append(_across_samples(tests[treatment]))
+        row["verdict"] = " ".join(found)
         rows.append({"treatment": treatment, "reference": question.reference, **row})
         curves.append(pd.DataFrame({"treatment": treatment, **reliability(values, is_treatment, offset, of_cells)}))
     return {"diagnostics": pd.DataFrame(rows), "calibration": pd.concat(curves, ignore_index=True)}
@@ -108,7 +123,7 @@ def verdict(row: dict[str, Any], held_out: str) -> str:
     held_out
         What the log ratios were tested on, "cells" or "samples".
     """
-    found = [_of_slope(row["slope"], row["slope_standard_error"], held_out)]
+    found = [_of_slope(row, held_out)]
     if row["variance_inflation"] > 1.0:
         enlarged = f"standard errors were enlarged by {np.sqrt(row['variance_inflation']):.1f}"
         found.append(
@@ -125,21 +140,26 @@ def verdict(row: dict[str, Any], held_out: str) -> str:
     share = min(row["n_treatment"], row["n_reference"]) / (row["n_treatment"] + row["n_reference"])
     if share < RARE:
         found.append(f"Only {share:.1%} of the cells are of the smaller condition; rare states of it are not resolved.")
-    effective = min(row["effective_cells_treatment"], row["effective_cells_reference"])
-    if effective < FEW_EFFECTIVE:
-        found.append(f"A few cells carry the comparison (effective number {effective:.0f}).")
+    if _effective(row) < FEW_EFFECTIVE:
+        found.append(f"A few cells carry the comparison (effective number {_effective(row):.0f}).")
     if held_out == "cells":
         found.append("Cells are not replicates: whether it holds in other samples only sample_key can tell.")
     return " ".join(found)
 
 
-def _of_slope(slope: float, error: float, held_out: str) -> str:
+def _of_slope(row: dict[str, Any], held_out: str) -> str:
     """What the slope says. An answer is given only if the data rule out the others."""
+    slope, error = row["slope"], row["slope_standard_error"]
     if not np.isfinite(slope):
         return f"No difference that held-out {held_out} support: the log ratio is the same everywhere."
     measured = f"slope of held-out {held_out} {slope:.2f} ± {error:.2f}"
     low, high = slope - SIGNIFICANT * error, slope + SIGNIFICANT * error
     if 1.0 - TOLERANCE <= low and high <= 1.0 + TOLERANCE:
+        if row["overlap"] < LITTLE_OVERLAP or _effective(row) < FEW_EFFECTIVE:
+            return (
+                f"Cannot be told ({measured}): too few cells are of states that both conditions have, and the slope is "
+                "about those. Only more cells of such states would tell."
+            )
         return f"Calibrated ({measured})."
     if low > 1.0:
         return f"Too cautious ({measured}): differences are larger than the log ratios say."
@@ -151,3 +171,22 @@ def _of_slope(slope: float, error: float, held_out: str) -> str:
         f"Cannot be told ({measured}): the log ratios may be right, too large or too small by more than "
         f"{TOLERANCE:.0%}. More {held_out} would tell."
     )
+
+
+def _effective(row: dict[str, Any]) -> float:
+    """Effective number of cells of the condition that has fewer."""
+    return min(row["effective_cells_treatment"], row["effective_cells_reference"])
+
+
+def _across_samples(found: NeighborhoodTest) -> str:
+    """What the test across samples says of all neighbourhoods together, and who carries it."""
+    pvalue = found.test.global_pvalue
+    if pvalue > FDR:
+        return f"Across samples nothing differs more than chance allows (global p = {pvalue:.2g})."
+    text = f"Across samples something differs (global p = {pvalue:.2g})."
+    names = found.carried_by[found.carried_by != ""]
+    if not len(names):
+        return text
+    called, (first, *_) = int(np.isfinite(found.weakest).sum()), pd.Series(names).value_counts().index
+    share = f"{len(names)} of {called}"
+    return f"{text} In {share} neighbourhoods that are found one donor carries it alone, most often {first!r}."

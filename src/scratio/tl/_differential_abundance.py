@@ -17,8 +17,9 @@ from scratio.tl._cross_fit import FitSettings, fit_model, means_by_side, of_own,
 from scratio.tl._diagnostics import diagnose
 from scratio.tl._fingerprint import data_fingerprint
 from scratio.tl._question import Question, Tables, cells_of
+from scratio.tl._sample_design import MIN_CELLS, Samples, SampleSettings
 from scratio.tl._samples import (
-    Samples,
+    NeighborhoodTest,
     assign_neighborhoods,
     compare,
     neighborhood_table,
@@ -27,7 +28,7 @@ from scratio.tl._samples import (
 )
 from scratio.tl._write import begin, check_key_added, finish, record
 
-RESULTS, TESTED = ("log_ratio", "std", "typicality", "support"), ("pvalue", "qvalue")
+RESULTS, TESTED = ("log_ratio", "std", "typicality", "support"), ("effect", "effect_std", "pvalue", "qvalue")
 
 
 def differential_abundance(
@@ -39,6 +40,9 @@ def differential_abundance(
     use_rep: str = "X_pca",
     covariate_keys: Sequence[str] = (),
     sample_key: str | None = None,
+    covariates: str | None = None,
+    donor_key: str | None = None,
+    min_cells: int = MIN_CELLS,
     n_folds: int = 5,
     method: str = "auto",
     key_added: str = "da",
@@ -69,12 +73,21 @@ def differential_abundance(
     covariate_keys
         Categorical columns held fixed: both densities are conditioned on the cell's own labels of these.
     sample_key
-        Column with donors or samples. Each cell is then scored by networks that saw no cell of its sample, and
-        conditions are tested across samples: within samples that have cells of both, by flipped signs, or between
-        samples, by permuted labels, adjusted for the covariates that are the same for all cells of a sample. What is
-        tested is how many of a sample's cells lie near a cell; the log ratio itself does not enter. Without samples
-        there is no p-value, because cells are not replicates: those of one sample share whatever that sample has of its
-        own.
+        Column with donors or samples, the replicates. Each cell is then scored by networks that saw no cell of its
+        sample, and conditions are tested across samples: within donors that have cells of both, between donors
+        otherwise. The test counts how many of a sample's cells lie near a cell, and knows how many the sample has in
+        all; the log ratio does not enter. Without samples there is no p-value, because the cells of one sample share
+        whatever that sample has of its own.
+    covariates
+        Formula of what the test holds fixed, for example ``"~ age + sex + C(site)"`` (formulaic; Wilkinson notation),
+        of columns of ``obs`` that are the same for all cells of a sample. ``covariate_keys`` that are the same for all
+        cells of a sample are held fixed too.
+    donor_key
+        Column with donors, where some gave several samples. All cells of a donor then go into the same fold, and the
+        samples of one donor and condition are added up, so that a donor is one replicate. Where most of the comparison
+        lies within donors, each donor has an effect of its own.
+    min_cells
+        Cells of a condition below which a sample takes no part in it; a warning names those that are left out.
     n_folds
         Cross-fitting folds, at least 2; with ``sample_key`` no more than a condition has samples.
     method
@@ -104,11 +117,14 @@ def differential_abundance(
     ``obs[key_added + "_support"]``
         False where that share is below 1%, so that the log ratio is an extrapolation, and for cells of neither
         category. Nothing else happens to such cells.
+    ``obs[key_added + "_effect"]``, ``obs[key_added + "_effect_std"]``
+        With ``sample_key``: what is tested, in nats, and its standard error across samples. The effect is the log ratio
+        of the share of a sample's cells that lie near this one, each sample or donor counting about alike; the log
+        ratio above is about this very cell, and large samples count more in it.
     ``obs[key_added + "_pvalue"]``, ``obs[key_added + "_qvalue"]``
-        With ``sample_key``: two-sided p-value of the cell's neighbourhood, and its false discovery rate, that is the
-        expected share of cells called wrongly if all cells of this q-value or less are called. The q-value is NaN with
-        fewer than 4 samples of each condition; four pairs give no p-value below 1/8.
-        :func:`scratio.tl.regions` joins what is significant and names it.
+        Two-sided p-value of the effect, and its false discovery rate, that is the expected share of cells called
+        wrongly if all cells of this q-value or less are called. The q-value is never below the global p-value, and NaN
+        with fewer than 3 samples of a condition. :func:`scratio.tl.regions` joins what is significant and names it.
     ``obs[key_added + "_neighborhood"]``
         With ``sample_key``: the cell's neighbourhood, of about 50 similar cells.
     ``obsm[key_added + "_log_ratio"]``, ``..._std``, ``..._support``
@@ -120,11 +136,17 @@ def differential_abundance(
     ``uns[key_added]["diagnostics"]``, ``uns[key_added]["calibration"]``
         A row for each treatment: slope of the held-out labels on the log ratio (1 if it is right on average), area
         under the ROC curve, overlap of the densities from 0 to 1, effective numbers of cells, supported share, by how
-        much held-out labels enlarged the variance, and a verdict in words; and the reliability curve, which
-        :func:`scratio.pl.calibration` draws.
-    ``uns[key_added]["neighborhoods"]``, ``uns[key_added]["samples"]``
-        With ``sample_key``: a row for each neighbourhood (effect in nats, standard error across samples, p-values of
-        its own, pooled over all neighbourhoods, and of their family, q-value), and one for each sample that took part.
+        much held-out labels enlarged the variance, with ``sample_key`` the p-value of any difference at all, and a
+        verdict in words; and the reliability curve, which :func:`scratio.pl.calibration` draws.
+    ``uns[key_added]["neighborhoods"]``
+        With ``sample_key``, a row for each neighbourhood: effect and its standard error (nats), p-value, q-value, and
+        p-value of the family, that is of any neighbourhood as extreme if nothing differs. Where q is at most .1,
+        ``effect_without_one`` is the effect at its weakest when one donor is left out, and ``carried_by`` names that
+        donor if less than half of the effect remains.
+    ``uns[key_added]["samples"]``
+        With ``sample_key``, a row for each sample of a condition: donor, number of cells, why it is left out (empty if
+        it is not), and ``variance_factor``, above 1 for a sample that weighs less because it differs from its group
+        everywhere.
     ``uns[key_added]``
         Parameters, training history.
 
@@ -137,7 +159,8 @@ def differential_abundance(
     ValueError
         If a category is absent or has fewer cells than folds, treatment and reference are the same, the embedding is
         not finite, a label of a covariate is missing, cells with some labels of the covariates all have the same
-        condition, a condition has fewer than 2 samples, ``model_kwargs`` holds ``n_folds``, or a column that would be
+        condition, a condition has fewer than 2 samples, a covariate of the formula differs within a sample or explains
+        the condition, a sample has several donors, ``model_kwargs`` holds ``n_folds``, or a column that would be
         overwritten is not scratio's.
 
     Examples
@@ -154,10 +177,12 @@ def differential_abundance(
     check_anndata(adata, copy=copy)
     settings = FitSettings.checked(n_folds, method, random_state, model_kwargs, train_kwargs)
     question = Question.parsed(adata, condition_key, treatment, reference, covariate_keys, n_folds)
-    used = cells_of(adata, question, use_rep, sample_key, settings)
-    samples = {} if sample_key is None else samples_of_all(used.obs, question, sample_key)
+    about_samples = _about_samples(sample_key, covariates, donor_key, min_cells)
+    sample_keys = {} if about_samples is None else about_samples.keys(adata, [condition_key])
+    used = cells_of(adata, question, use_rep, settings, **sample_keys)
+    samples = {} if about_samples is None else samples_of_all(used.obs, question, about_samples)
     is_table = treatment is None or is_list_like(treatment)
-    keys = [condition_key, *covariate_keys, *([] if sample_key is None else [sample_key])]
+    keys = list(used.obs)
     columns = {name: f"{key_added}_{name}" for name in (*RESULTS, *(TESTED if samples else ()))}
     places = [f"{key_added}_neighborhood"] if samples else []
     plan = check_key_added(
@@ -168,8 +193,9 @@ def differential_abundance(
         tables={condition_key: question.treatments} if is_table else {},
         reads={"obs": keys, "obsm": [use_rep]},
     )
-    model = fit_model(used, [condition_key, *covariate_keys], use_rep, settings, group_key=sample_key)
-    results, neighborhood, further = _computed(model, used, question, samples, sample_key, settings)
+    group_key = None if about_samples is None else about_samples.group_key
+    model = fit_model(used, [condition_key, *covariate_keys], use_rep, settings, group_key=group_key)
+    results, neighborhood, further = _computed(model, used, question, samples, group_key, settings)
     target = begin(adata, key_added, copy)
     for column in places:
         target.obs[column] = neighborhood.reindex(target.obs_names)
@@ -181,6 +207,9 @@ def differential_abundance(
         "use_rep": use_rep,
         "covariate_keys": list(covariate_keys),
         "sample_key": sample_key,
+        "covariates": covariates,
+        "donor_key": donor_key,
+        "min_cells": min_cells,
         **vars(settings),
     }
     data = data_fingerprint(used, use_rep, keys)
@@ -188,24 +217,39 @@ def differential_abundance(
     return finish(target, key_added, result, plan, copy)
 
 
+def _about_samples(
+    sample_key: str | None, covariates: str | None, donor_key: str | None, min_cells: int
+) -> SampleSettings | None:
+    """Validate the arguments about samples; None without samples."""
+    if sample_key is not None:
+        return SampleSettings(sample_key, covariates, donor_key, min_cells)
+    for name, value in (("covariates", covariates), ("donor_key", donor_key)):
+        if value is not None:
+            raise ValueError(f"{name}={value!r} is about samples; name their column as sample_key too")
+    return None
+
+
 def _computed(
     model: ScRatio,
     used: AnnData,
     question: Question,
     samples: dict[str, Samples],
-    sample_key: str | None,
+    group_key: str | None,
     settings: FitSettings,
 ) -> tuple[Tables, pd.Series, dict[str, Any]]:
     """Results of the cells by treatments, the neighbourhood of each cell (none without samples), and the tables."""
-    results = _score(model, used, question, settings)
-    further: dict[str, Any] = diagnose(model, used, results, question, sample_key)
+    results, further = _score(model, used, question, settings), {}
+    neighborhood = pd.Series(dtype="category")
+    tests: dict[str, NeighborhoodTest] = {}
+    if samples:
+        place = assign_neighborhoods(model.embedding(used), settings.random_state)
+        neighborhood = pd.Series(place.astype(str), index=used.obs_names, dtype="category")
+        tested, tests, further["neighborhoods"] = _test(model, used, place, question, samples, settings)
+        results |= tested
+        further["samples"] = samples_table(samples, tests)
+    further |= diagnose(model, used, results, question, group_key, tests)
     further["table"] = _table(results, used.obs[question.condition_key], question)
-    if not samples:
-        return results, pd.Series(dtype="category"), further
-    place = assign_neighborhoods(model.embedding(used), settings.random_state)
-    tested, further["neighborhoods"] = _test(model, used, place, question, samples, settings)
-    further["samples"] = samples_table(samples)
-    return {**results, **tested}, pd.Series(place.astype(str), index=used.obs_names, dtype="category"), further
+    return results, neighborhood, further
 
 
 def _score(model: ScRatio, used: AnnData, question: Question, settings: FitSettings) -> Tables:
@@ -229,10 +273,10 @@ def _test(
     question: Question,
     samples: dict[str, Samples],
     settings: FitSettings,
-) -> tuple[Tables, pd.DataFrame]:
-    """p- and q-values, cells by treatments, each those of the cell's neighbourhood; the table of neighbourhoods."""
+) -> tuple[Tables, dict[str, NeighborhoodTest], pd.DataFrame]:
+    """Results of the tests, cells by treatments, each those of the cell's neighbourhood; the tests, and their table."""
     labels, x = used.obs[question.condition_key], model.embedding(used)
-    results, tables = {name: _empty(used, question) for name in TESTED}, []
+    results, tests, tables = {name: _empty(used, question) for name in TESTED}, {}, []
     for place, treatment in enumerate(question.treatments):
         rows = np.flatnonzero(question.compared(labels, treatment))
         names, neighborhood = np.unique(neighborhoods[rows], return_inverse=True)
@@ -241,8 +285,9 @@ def _test(
         table = neighborhood_table(test, names.astype(str), neighborhood, samples[treatment])
         for name in TESTED:
             results[name].iloc[rows, place] = table[name].to_numpy()[neighborhood]
+        tests[treatment] = test
         tables.append(table.assign(treatment=treatment))
-    return results, pd.concat(tables, ignore_index=True)
+    return results, tests, pd.concat(tables, ignore_index=True)
 
 
 def _empty(used: AnnData, question: Question, is_bool: bool = False) -> pd.DataFrame:

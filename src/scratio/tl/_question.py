@@ -103,9 +103,25 @@ class Question:
 
 
 def cells_of(
-    adata: AnnData, question: Question, use_rep: str, sample_key: str | None, settings: FitSettings
+    adata: AnnData,
+    question: Question,
+    use_rep: str,
+    settings: FitSettings,
+    *,
+    label_keys: Sequence[str] = (),
+    further_keys: Sequence[str] = (),
 ) -> AnnData:
-    """Check the input; the cells that take part, with nothing but what the model and the tests need."""
+    """Validate the input and return the cells that take part, with nothing but what the model and the tests need.
+
+    Parameters
+    ----------
+    adata, question, use_rep, settings
+        Cells, what is compared, their embedding, settings of the model.
+    label_keys
+        Columns with samples and donors, which become text and must not be missing.
+    further_keys
+        Columns that are taken as they are.
+    """
     if question.against_rest and settings.model_kwargs.get("parametrization", "potential") != "potential":
         raise ValueError("reference='rest' needs parametrization='potential', whose marginals are exact")
     check_unique_names(adata)
@@ -117,14 +133,18 @@ def cells_of(
     # Where all take part nothing is copied, and what is on disk stays there.
     taken = x if rows.all() else take_rows(x, np.flatnonzero(rows))
     used = AnnData(obs=pd.DataFrame({key: labels[rows]}), obsm={use_rep: taken})
-    further = [*question.covariate_keys, *([] if sample_key is None else [sample_key])]
+    further = [*question.covariate_keys, *label_keys]
     if len({key, *further}) <= len(further):
-        raise ValueError(f"condition_key, covariate_keys and sample_key name a column twice: {[key, *further]}")
+        raise ValueError(
+            f"condition_key, covariate_keys, sample_key and donor_key name a column twice: {[key, *further]}"
+        )
     for name in further:
         check_groups(adata, name, [])
         column = adata.obs[name][rows]
         used.obs[name] = column.astype(str).where(column.notna())
         check_categories(used, name)
+    for name in set(further_keys) - set(used.obs):
+        used.obs[name] = adata.obs[name][rows]
     if question.covariate_keys:
         _check_overlap(used.obs[[key, *question.covariate_keys]], question)
     return used

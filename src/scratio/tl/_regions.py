@@ -72,9 +72,9 @@ def regions(
     ``uns[key]["regions"]``
         A row for each region, the largest first: numbers of cells and neighbourhoods, share of the annotation it is
         named by, mean log ratio of its cells and mean effect across samples (nats, positive where the treatment is more
-        frequent), smallest q-value and family-wise p-value of its neighbourhoods, and how many of the samples agree:
-        pairs with a difference of that sign, or samples on their group's side of the middle between the groups' means
-        of the log share of cells in the region.
+        frequent), smallest q-value and family-wise p-value of its neighbourhoods, and how many agree: donors with a
+        difference of that sign where donors are compared with themselves, otherwise samples whose share of cells in
+        the region lies on their group's side of the middle between the groups' shares.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def regions(
     part = pd.Series(component[place], index=obs.index)
     labels = pd.Series("region", index=obs.index) if annotation_key is None else obs[annotation_key].astype(str)
     names = _names(part, labels, always_number=annotation_key is None)
-    samples = result["samples"].query("treatment == @group")
+    samples = result["samples"].query("treatment == @group and left_out == ''")
     rows = []
     for one, name in names.items():
         inside, own = (part == one).to_numpy(), table[component == one]
@@ -196,27 +196,28 @@ def _row(
         "qvalue": float(own["qvalue"].min()),
         "familywise_pvalue": float(own["familywise_pvalue"].min()),
         "samples_agreeing": _agreeing(obs, inside, samples, params, group, float(np.sign(effect))),
-        "n_samples": len(samples),
+        "n_samples": samples["donor"].nunique() if _is_within(samples) else len(samples),
     }
+
+
+def _is_within(samples: pd.DataFrame) -> bool:
+    return bool((samples["design"] == "within donors").all())
 
 
 def _agreeing(
     obs: pd.DataFrame, inside: np.ndarray, samples: pd.DataFrame, params: dict[str, Any], group: str, sign: float
 ) -> int:
-    """Number of samples, or of pairs, whose cells in the region speak for the effect."""
+    """Number of samples, or of donors compared with themselves, whose cells in the region speak for the effect."""
     sample = obs[params["sample_key"]].astype(str).to_numpy()
     is_treatment = (obs[params["condition_key"]].astype(str) == group).to_numpy()
-    are_pairs = (samples["group"] == "both").all()
-
-    def log_share(name: str, cells: np.ndarray) -> float:
-        own = cells & (sample == name)
-        return float(np.log((own & inside).sum() + 0.5) - np.log(own.sum() + 0.5))
-
-    everything = np.ones(len(obs), dtype=bool)
-    if are_pairs:
-        differences = [log_share(name, is_treatment) - log_share(name, ~is_treatment) for name in samples["sample"]]
-        return int((np.sign(differences) == sign).sum())
-    shares = np.array([log_share(name, everything) for name in samples["sample"]])
     is_case = (samples["group"] == "treatment").to_numpy()
-    middle = 0.5 * (shares[is_case].mean() + shares[~is_case].mean())
-    return int((np.sign(shares - middle) == np.where(is_case, sign, -sign)).sum())
+    own = [(sample == name) & (is_treatment == case) for name, case in zip(samples["sample"], is_case, strict=True)]
+    counts = samples.assign(inside=[(cells & inside).sum() for cells in own], is_case=is_case)
+    if _is_within(samples):
+        sums = counts.groupby(["donor", "is_case"])[["inside", "n_cells"]].sum()
+        share = (sums["inside"] / sums["n_cells"]).unstack()
+        return int((np.sign(share[True] - share[False]) == sign).sum())
+    sums = counts.groupby("is_case")[["inside", "n_cells"]].sum()
+    middle = (sums["inside"] / sums["n_cells"]).mean()
+    share = counts["inside"] / counts["n_cells"]
+    return int((np.sign(share - middle) == np.where(is_case, sign, -sign)).sum())
