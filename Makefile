@@ -19,9 +19,9 @@ TREATMENT ?=
 REFERENCE ?=
 REP ?= X_pca
 
-.PHONY: help setup test test-lowest test-newest clean-newest coverage audit lint typecheck docs docs-setup demo bench-speed bench-scale bench-analyses bench-stats bench-peers tutorials dist clean
+.PHONY: help setup test test-lowest test-newest clean-newest coverage audit lint typecheck docs docs-setup demo bench-speed bench-scale bench-analyses bench-stats bench-peers bench-significance-peers tutorials dist clean
 help:
-	@echo "make demo | test | test-lowest | test-newest | coverage | audit | lint | typecheck | bench-speed | bench-scale | bench-analyses | bench-stats | bench-peers | docs | tutorials | dist | clean"
+	@echo "make demo | test | test-lowest | test-newest | coverage | audit | lint | typecheck | bench-speed | bench-scale | bench-analyses | bench-stats | bench-peers | bench-significance-peers | docs | tutorials | dist | clean"
 
 setup: $(VENV)/.installed-$(EXTRAS)
 
@@ -88,10 +88,22 @@ bench-analyses: setup
 	for name in batch_correction combinations donors driver_genes replicates; do \
 		$(BIN)/python benchmarks/$$name.py $(BENCH_ARGS) || exit 1; done
 
-# Error rates and power of the tests across samples, and coverage of the standard errors.
+# Error rates and power of the test across samples, two hours on one core, and coverage of the standard errors.
 bench-stats: setup
 	$(BIN)/python benchmarks/significance.py $(BENCH_ARGS)
 	$(BIN)/python benchmarks/standard_errors.py $(BENCH_ARGS)
+
+# The test across samples beside peers on the same cohorts. Each peer has an environment of its own, pinned by the file
+# beside its script; pertpy needs Python 3.12.
+PEERS ?= milo_edgepython milo_pertpy cna kompot
+PYTHON_OF_milo_pertpy ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.12.*/bin/python3.12) python3.12)
+.venv-peer-%/.installed: benchmarks/significance_peers/%.txt
+	"$(or $(PYTHON_OF_$*),$(PYTHON))" -m venv .venv-peer-$*
+	.venv-peer-$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+bench-significance-peers: setup $(PEERS:%=.venv-peer-%/.installed)
+	$(BIN)/python benchmarks/significance_compared.py $(BENCH_ARGS)
 
 docs:
 	$(MAKE) setup EXTRAS=docs

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import chdtrc, digamma, polygamma
+from scipy.special import digamma, polygamma
 
 BLOCK = 2**22
 """Largest number of statistics that are held at once."""
 N_ROTATIONS = 10_000
 """Rotations with the data's own; p-values are multiples of 1 over it."""
-TIE = 1e-9
+TIE, SHORTEST = 1e-9, 0.5
 SAME = 1e-6
 """Excess variance of log variances below which they are the same but for chance."""
 
@@ -28,8 +28,7 @@ class RotationTest:
     variance
         Moderated variance of the residuals on that scale, at least 1, shape (n,).
     pvalue
-        Two-sided, of each place on its own, shape (n,); never below that of a normal statistic, whose variance would be
-        known.
+        Two-sided, of each place on its own, shape (n,).
     pooled_pvalue
         Share of the statistics of all places in all rotations that are at least as large, shape (n,). It resolves more
         than the rotations of one place do, which q-values need (SAM; Tusher et al. 2001, doi 10.1073/pnas.091062498),
@@ -115,6 +114,9 @@ def rotate(
     directions[0] = np.eye(df + 1)[0]
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     weights = weights / weights.sum()
+    # A rotation keeps the length of a place's residuals. Where next to no cells are expected they are all alike and
+    # short, whatever is true; the squares are taken to be half of normal ones at least.
+    stretch = np.maximum(SHORTEST * (df + 1) / np.maximum(total, np.finfo(float).tiny), 1.0)
 
     def statistic(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         effect = np.einsum("br,kpr->bkp", block, values, optimize=True)
@@ -129,7 +131,7 @@ def rotate(
     for block in _blocks(directions, values.shape[0] * values.shape[1]):
         squares = statistic(block)[0]
         found = squares.max(1)
-        above += (found >= limit).sum(0)
+        above += ((squares * stretch).max(1) >= limit).sum(0)
         above_largest += (found.max(1)[:, None] >= limit).sum(0)
         above_mean += int((squares.mean(1) @ weights >= mean_limit).sum())
         n_reached = np.searchsorted(limit[order], found, side="right")
@@ -139,8 +141,7 @@ def rotate(
     return RotationTest(
         scale=scale,
         variance=variance[scale, places],
-        # Rotations keep the length of a place's residuals, which says too little where next to no cells are expected.
-        pvalue=np.maximum(above / n_rotations, chdtrc(1.0, square.max(0))),
+        pvalue=above / n_rotations,
         pooled_pvalue=pooled / n_rotations,
         largest_pvalue=above_largest / n_rotations,
         mean_pvalue=above_mean / n_rotations,
