@@ -91,6 +91,7 @@ bench-analyses: setup
 # Error rates and power of the test across samples, two hours on one core, and coverage of the standard errors.
 bench-stats: setup
 	$(BIN)/python benchmarks/significance.py $(BENCH_ARGS)
+	$(BIN)/python benchmarks/significance_designs.py $(BENCH_ARGS)
 	$(BIN)/python benchmarks/standard_errors.py $(BENCH_ARGS)
 
 # The test across samples beside peers on the same cohorts. Each peer has an environment of its own, pinned by the file

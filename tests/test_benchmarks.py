@@ -157,6 +157,7 @@ QUICK = [
     "scale",
     "significance",
     "significance_compared",
+    "significance_designs",
     "standard_errors",
 ]
 

@@ -142,10 +142,10 @@ def breaks(error: BaseException) -> Callable[..., None]:
 
 ANALYSES: dict[str, tuple[list[str], str, dict[str, Any], str, str]] = {
     "da": (
-        ["da", *DA, "--sample-key", "sample", "--covariate-key", "donor"],
+        ["da", *DA, "--sample-key", "sample", "--covariate-key", "donor", "--min-cells", "3"],
         "differential_abundance",
         {"condition_key": "condition", "treatment": "treated", "reference": "control", "sample_key": "sample",
-         "covariate_keys": ["donor"]},
+         "covariate_keys": ["donor"], "min_cells": 3},
         "da",
         ".png",
     ),

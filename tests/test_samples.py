@@ -276,7 +276,7 @@ def test_a_handful_of_stray_labels_changes_nothing(n_stray):
 def test_samples_with_too_few_cells_are_left_out_and_named():
     _, obs = one_gaussian(0, [(4, 0), (7, 0), (50, 0), (60, 0), (40, 0), (0, 80), (0, 70), (0, 90)])
     message = (
-        r"1 of 7 samples of a condition in obs\['sample'\] take no part.*min_cells=5 cells: 's00' \(4 of 'case', 0 of"
+        r"1 of 8 samples of a condition in obs\['sample'\] take no part.*min_cells=5 cells: 's00' \(4 of 'case', 0 of"
     )
     with pytest.warns(UserWarning, match=message):
         found = samples_of(obs, "sample", "group", "case", "control", [])

@@ -35,8 +35,9 @@ adata.obs.groupby("response", observed=True).agg(cells=("patient", "size"), pati
 # %% [markdown]
 # ## Score and test
 #
-# `sample_key` names the replicates. Some patients have lesions of both kinds; an unpaired test leaves them out of the
-# test and says so. They are still scored.
+# `sample_key` names the replicates. Most of the comparison lies between patients, so patients are compared with each
+# other. Some have lesions of both kinds: each of them takes part with the kind of which it has more cells, and a
+# warning names what is left out of the test. All cells are still scored.
 
 # %%
 scratio.tl.differential_abundance(
@@ -61,7 +62,8 @@ scratio.pl.calibration(adata, ax=axes[2], show=True)
 
 # %% [markdown]
 # A q-value of .1 says: of all cells called at this threshold, a tenth is expected to be called wrongly. It belongs to a
-# cell's neighbourhood of similar cells, which is what is compared between patients.
+# cell's neighbourhood of similar cells. What is compared between patients is how many of a patient's cells lie near it,
+# given how many the patient has in all. `da_effect` is that difference in nats.
 #
 # ## Regions with names
 #
@@ -103,7 +105,10 @@ print(
 #
 # ## When not to believe it
 #
-# - Fewer than four samples per group: scratio gives no p-value, because no arrangement of labels would be rare enough.
-# - A variable that goes along with the response (the time of the biopsy, the centre) explains a difference just as
-#   well. If every group has cells of each of its values, hold it fixed with `covariate_keys`.
+# - Fewer than three samples per group: scratio gives p-values but no q-values.
+# - A variable that goes along with the response (the centre, the age, the time of the biopsy) explains a difference
+#   just as well. Hold a property of the patients fixed in the test with `covariates="~ age + C(centre)"`.
+#   `covariate_keys` holds labels of cells fixed in the log ratio too, if every group has cells of each label.
+# - One patient may carry a difference alone: `carried_by` in `adata.uns["da"]["neighborhoods"]` and the verdict name
+#   the patient.
 # - The verdict above says by how much standard errors had to be enlarged because patients differ.

@@ -177,10 +177,9 @@ def differential_abundance(
     check_anndata(adata, copy=copy)
     settings = FitSettings.checked(n_folds, method, random_state, model_kwargs, train_kwargs)
     question = Question.parsed(adata, condition_key, treatment, reference, covariate_keys, n_folds)
-    about_samples = _about_samples(sample_key, covariates, donor_key, min_cells)
-    sample_keys = {} if about_samples is None else about_samples.keys(adata, [condition_key])
-    used = cells_of(adata, question, use_rep, settings, **sample_keys)
-    samples = {} if about_samples is None else samples_of_all(used.obs, question, about_samples)
+    about_samples = SampleSettings(sample_key, covariates, donor_key, min_cells)
+    used = cells_of(adata, question, use_rep, settings, **about_samples.keys(adata, [condition_key]))
+    samples = samples_of_all(used.obs, question, about_samples)
     is_table = treatment is None or is_list_like(treatment)
     keys = list(used.obs)
     columns = {name: f"{key_added}_{name}" for name in (*RESULTS, *(TESTED if samples else ()))}
@@ -193,7 +192,7 @@ def differential_abundance(
         tables={condition_key: question.treatments} if is_table else {},
         reads={"obs": keys, "obsm": [use_rep]},
     )
-    group_key = None if about_samples is None else about_samples.group_key
+    group_key = about_samples.group_key
     model = fit_model(used, [condition_key, *covariate_keys], use_rep, settings, group_key=group_key)
     results, neighborhood, further = _computed(model, used, question, samples, group_key, settings)
     target = begin(adata, key_added, copy)
@@ -206,27 +205,12 @@ def differential_abundance(
         "reference": reference,
         "use_rep": use_rep,
         "covariate_keys": list(covariate_keys),
-        "sample_key": sample_key,
-        "covariates": covariates,
-        "donor_key": donor_key,
-        "min_cells": min_cells,
+        **vars(about_samples),
         **vars(settings),
     }
     data = data_fingerprint(used, use_rep, keys)
     result = record("differential_abundance", params, data, model, **further)
     return finish(target, key_added, result, plan, copy)
-
-
-def _about_samples(
-    sample_key: str | None, covariates: str | None, donor_key: str | None, min_cells: int
-) -> SampleSettings | None:
-    """Validate the arguments about samples; None without samples."""
-    if sample_key is not None:
-        return SampleSettings(sample_key, covariates, donor_key, min_cells)
-    for name, value in (("covariates", covariates), ("donor_key", donor_key)):
-        if value is not None:
-            raise ValueError(f"{name}={value!r} is about samples; name their column as sample_key too")
-    return None
 
 
 def _computed(

@@ -71,20 +71,30 @@ class SampleSettings:
     Parameters
     ----------
     sample_key, donor_key
-        Columns of samples and of donors; a sample is a donor by default.
+        Columns of samples and of donors; a sample is a donor by default. Without a ``sample_key`` there is no test.
     covariates
         Formula of what is held fixed.
     min_cells
         Cells below which a sample takes no part in a condition.
+
+    Raises
+    ------
+    ValueError
+        If ``min_cells`` is below 1, or the others are given without a ``sample_key``.
     """
 
-    sample_key: str
+    sample_key: str | None
     covariates: str | None = None
     donor_key: str | None = None
     min_cells: int = MIN_CELLS
 
     def __post_init__(self) -> None:
         check_at_least(1, min_cells=self.min_cells)
+        for name in ("covariates", "donor_key"):
+            if self.sample_key is None and getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} is about samples; name their column as sample_key too"
+                )
 
     def keys(self, adata: AnnData, tested: Sequence[str]) -> dict[str, list[str]]:
         """Columns of ``obs`` that are read: those with labels, and those of the formula.
@@ -96,11 +106,11 @@ class SampleSettings:
         tested
             Columns with what is tested, which the formula must not name.
         """
-        labels = list(dict.fromkeys([self.sample_key, self.group_key]))
+        labels = [key for key in dict.fromkeys([self.sample_key, self.donor_key]) if key is not None]
         return {"label_keys": labels, "further_keys": formula_keys(adata, self.covariates, [*tested, *labels])}
 
     @property
-    def group_key(self) -> str:
+    def group_key(self) -> str | None:
         """Column whose groups never share a fold."""
         return self.donor_key or self.sample_key
 
@@ -178,7 +188,7 @@ def samples_with_numbers(obs: pd.DataFrame, number_key: str, settings: SampleSet
         If the number differs between the cells of a sample, fewer than 4 samples have one, all have the same, or it
         cannot be told from the covariates.
     """
-    key = settings.sample_key
+    key = str(settings.sample_key)
     values = obs.groupby(key, observed=True)[number_key]
     if (values.nunique(dropna=False) > 1).any():
         name = values.nunique(dropna=False).idxmax()
@@ -216,7 +226,7 @@ def _units(
     obs: pd.DataFrame, settings: SampleSettings, condition_key: str | None = None, treatment: str | None = None
 ) -> pd.DataFrame:
     """A row for every sample, or for every sample of a condition."""
-    key, donor_key = settings.sample_key, settings.group_key
+    key, donor_key = str(settings.sample_key), str(settings.group_key)
     groups = {"sample": obs[key].astype(str)}
     if condition_key is not None:
         groups["group"] = np.where(obs[condition_key] == treatment, _TREATMENT, _REFERENCE)

@@ -37,8 +37,11 @@ class NeighborhoodTest:
 
 
 def samples_of_all(obs: pd.DataFrame, question: Question, settings: SampleSettings) -> dict[str, Samples]:
-    """Samples of the comparison of every treatment."""
-    labels, found = obs[question.condition_key], {}
+    """Samples of the comparison of every treatment; none without a sample key."""
+    labels = obs[question.condition_key]
+    found: dict[str, Samples] = {}
+    if settings.sample_key is None:
+        return found
     for treatment in question.treatments:
         part = obs.assign(**{question.condition_key: question.sides(labels, treatment)})
         part = part[question.compared(labels, treatment)]
