@@ -7,7 +7,8 @@
 Cohorts of the grid of significance.py with a donor effect of .2, written to benchmarks/cache; every peer reads them in
 an environment of its own (significance_peers, each with its settings and constraints): Milo by pertpy, Milo by milopy
 and edgePython, CNA, kompot. Beside them are 20 clusters under scratio's model of counts. Writes
-benchmarks/results/significance_peers.csv. A method's cells are called by its own rule at a false discovery rate of .1.
+benchmarks/results/significance_peers.csv and a summary. Cells are called by a method's own rule at a rate
+of false discoveries of .1.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ FOLDER, ROOT = Path(__file__).parent, Path(__file__).resolve().parents[1]
 PEERS = ("milo_edgepython", "milo_pertpy", "cna", "kompot")
 SLOW, FEW = {"kompot"}, 2
 """Methods that take ten to forty seconds for a cohort, and so get a few with samples of equal sizes; others get all."""
-DONOR_EFFECT, N_COHORTS = 0.2, 4
+DONOR_EFFECT, N_COHORTS = 0.2, 2
 
 
 def settings() -> list[Setting]:
@@ -98,11 +99,13 @@ def main() -> None:
     table = pd.DataFrame(rows)
     keys = ["effect", "method", "groups", "sizes"]
     summary = table.groupby(keys[:2]).mean(numeric_only=True)
+    summary.insert(0, "n_cohorts", table.groupby(keys[:2]).size())
     print(summary.round(3).to_string(), flush=True)
     if not args.quick:
         of_designs = table.groupby(keys, sort=False).mean(numeric_only=True)
         of_designs.insert(0, "n_cohorts", table.groupby(keys, sort=False).size())
         of_designs.reset_index().to_csv(RESULTS / "significance_peers.csv", index=False, float_format="%.4g")
+        summary.reset_index().to_csv(RESULTS / "significance_peers_summary.csv", index=False, float_format="%.3g")
 
 
 if __name__ == "__main__":
