@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import anndata
 import numpy as np
 import pandas as pd
@@ -88,17 +86,19 @@ def test_a_covariate_takes_away_what_it_explains():
 def test_samples_without_a_number_are_left_out_and_named():
     adata = cohort()
     adata.obs.loc[adata.obs["donor"] == "d03", "age"] = np.nan
-    with pytest.warns(UserWarning, match=r"1 of 14 samples in obs\['sample'\] take no part.*age is missing: 'd03 v0'"):
+    with pytest.warns(
+        UserWarning, match=r"1 of 14 samples in obs\['sample'\] take no part.*age is missing or infinite: 'd03 v0'"
+    ):
         scratio.tl.association(adata, key="age", sample_key="sample")
     table = adata.uns["association"]["samples"].set_index("sample")
-    assert table.loc["d03 v0", "left_out"] == "age is missing"
+    assert table.loc["d03 v0", "left_out"] == "age is missing or infinite"
     assert adata.uns["association"]["table"]["n_samples"][0] == 13
     assert adata.obs["association_effect"].notna().all()  # its cells have the values of their neighbourhoods
 
 
 def test_few_samples_have_no_qvalues():
     adata = cohort(n_samples=5)
-    with pytest.warns(UserWarning, match="5 replicates are too few for q-values"):
+    with pytest.warns(UserWarning, match="5 replicates leave 3 degrees of freedom, too few for q-values"):
         scratio.tl.association(adata, key="age", sample_key="sample")
     assert adata.obs["association_qvalue"].isna().all()
     assert adata.obs["association_pvalue"].notna().all()
@@ -127,9 +127,9 @@ def test_results_can_be_copied_stored_repeated_and_summarised(tmp_path):
         (None, {"key": "donor"}, TypeError, r"obs\['donor'\] must be a column of numbers"),
         (None, {"use_rep": "X_umap"}, KeyError, "obsm has no key 'X_umap'"),
         (None, {"covariates": "~ age"}, ValueError, "names 'age', which is already part of the question"),
-        (None, {"min_cells": 10_000}, ValueError, "at least 4 samples with different values"),
+        (None, {"min_cells": 10_000}, ValueError, "at least 4 samples, of 2 donors, with different values"),
         ("varies", {}, ValueError, r"obs\['age'\] must be the same for all cells of a sample; 'd00 v0'"),
-        ("constant", {}, ValueError, r"at least 4 samples with different values.*\[50.0\]"),
+        ("constant", {}, ValueError, r"with different values. .* 14 samples of 14 donors .*\[50.0\]"),
         ("taken", {}, ValueError, "association_effect.*would be overwritten"),
         ("flat", {}, ValueError, "is the same for all"),
     ],
@@ -144,9 +144,36 @@ def test_mistakes_are_named_and_nothing_is_changed(change, kwargs, error, messag
         adata.obs["association_effect"] = "mine"
     elif change == "flat":
         adata.obsm["X_pca"] = np.zeros((adata.n_obs, 2))
-    with (
-        unchanged(adata),
-        pytest.warns(UserWarning) if "min_cells" in kwargs else nullcontext(),
-        pytest.raises(error, match=message),
-    ):
+    with unchanged(adata), pytest.raises(error, match=message):
         scratio.tl.association(adata, **{"key": "age", "sample_key": "sample", **kwargs})
+
+
+def test_donors_seen_once_say_nothing_within_donors():
+    adata = cohort(0.0, n_samples=5, visits=3)
+    adata.obs["week"] = adata.obs["sample"].str[-1].astype(float) * 4.0
+    once = cohort(0.0, seed=1, n_samples=9)
+    once.obs["donor"], once.obs["sample"] = "o" + once.obs["donor"], "o" + once.obs["sample"]
+    both = anndata.concat([adata, once], index_unique="-")
+    both.obs["week"] = both.obs["week"].fillna(4.0) if "week" in both.obs else 4.0
+    both.obs.loc[both.obs["donor"].str[0] != "o", "week"] = adata.obs["week"].to_numpy()
+    with pytest.warns(UserWarning, match="9 because its donor has no other sample"):
+        scratio.tl.association(both, key="week", sample_key="sample", donor_key="donor")
+    samples = both.uns["association"]["samples"]
+    assert (samples["left_out"] != "").sum() == 9
+    assert samples["variance_factor"].max() < 20.0
+
+
+@pytest.mark.parametrize("kind", ["binary", "many zeros"])
+def test_cells_at_the_same_place_are_not_counted_by_their_order(kind):
+    # Sorted by sample, as files are; of equal distances a search takes the first cells.
+    rng, found = np.random.default_rng(0), []
+    for _ in range(4):
+        obs = pd.DataFrame({"sample": np.repeat([f"s{i}" for i in range(10)], 150)})
+        obs["age"] = rng.uniform(20.0, 80.0, size=10)[np.repeat(np.arange(10), 150)]
+        x = rng.integers(0, 2, size=(1_500, 3)).astype(float)
+        if kind == "many zeros":
+            x = np.where(rng.random((1_500, 1)) < 0.3, 0.0, rng.normal(size=(1_500, 3)))
+        adata = AnnData(obs=obs.set_index(obs.index.map("cell{}".format)), obsm={"X_pca": x})
+        scratio.tl.association(adata, key="age", sample_key="sample")
+        found.append(adata.uns["association"]["table"]["global_pvalue"][0])
+    assert np.median(found) > 0.1

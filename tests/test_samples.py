@@ -331,6 +331,30 @@ def test_a_formula_of_numbers_does_not_depend_on_their_unit():
     np.testing.assert_allclose(bases[0], bases[1], atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("covariates", "n_columns"),
+    [
+        ("~ bs(age, df=3)", 3),
+        ("~ poly(age, 2)", 2),
+        ("~ scale(age)", 1),
+        ("~ sex:age", 2),
+        ("~ 1", 0),
+        ("~ `body mass`", 1),
+    ],
+)
+def test_formulas_of_every_kind_are_read(covariates, n_columns):
+    obs = cohort(0.0, n_cells=20).obs.copy()
+    number = obs["donor"].str[1:].astype(int)
+    obs["age"] = np.random.default_rng(0).uniform(20.0, 80.0, size=12)[number]
+    obs["sex"] = pd.Series(np.where(number % 2, "f", "m"), index=obs.index).astype("string")
+    obs["body mass"] = np.random.default_rng(1).uniform(20.0, 30.0, size=12)[number]
+    settings = SampleSettings("donor", covariates=covariates)
+    adata = AnnData(obs=obs)
+    keys = settings.keys(adata, ["group"])["further_keys"]
+    found = samples_of(obs[["donor", "group", *keys]], "donor", "group", "case", "control", [], settings=settings)
+    assert found.design.basis.shape[1] - 1 == n_columns
+
+
 def test_a_site_that_explains_the_difference_takes_it_away():
     # Cases are mostly of site s1, whose samples have more cells of the first type.
     adata = cohort(0.0, seed=3, spread=0.1)
@@ -354,6 +378,7 @@ def test_a_site_that_explains_the_difference_takes_it_away():
         ("~ sex", KeyError, "obs has no key 'sex'"),
         ("~ age +", ValueError, r"covariates='~ age \+' is no formula"),
         ("group ~ age", ValueError, "has a left side"),
+        ("~ age | kind", ValueError, "or several parts"),
         ("~ group", ValueError, "names 'group', which is already part of the question"),
         ("~ donor", ValueError, "names 'donor', which is already part of the question"),
         ("~ kind", ValueError, r"obs\['kind'\] must be the same for all cells of a sample, and one has \["),

@@ -12,8 +12,12 @@ from scipy.stats import nbinom, poisson
 DEPENDENT = 1e-9
 """Relative size below which a column of a design is a combination of the others."""
 MAX_ITERATIONS, CONVERGED, LARGEST_STEP, RIDGE = 25, 1e-6, 2.0, 1e-6
+START = 0.3
+"""Dispersion that its estimation starts from."""
 POISSON = 1e-6
 """Dispersion below which counts are Poisson."""
+FITTED = 0.05
+"""Part of a sample's residuals that the design leaves, below which its variance is not judged."""
 OUTLYING = 2.0
 """How many times the median variance of the samples a sample's own may have and still count in full."""
 
@@ -70,7 +74,7 @@ class SampleDesign:
         if self.residual_df < 1:
             raise ValueError(f"{n} samples leave no degree of freedom for {rank + 1} coefficients")
         rest = self.tested - self.basis @ (self.basis.T @ self.tested)
-        if np.abs(rest).max() <= DEPENDENT * max(np.abs(self.tested).max(), 1.0):
+        if np.abs(rest).max() <= DEPENDENT * np.abs(self.tested).max():
             raise ValueError("what is tested cannot be told apart from the covariates")
 
 
@@ -136,14 +140,23 @@ def common_dispersion(counts: np.ndarray, design: SampleDesign, precision: np.nd
     Every place says :math:`E (y - \mu)^2 = \mu + \alpha \mu^2` less what the fit takes away. The differences between
     places are left to their own variances.
     """
-    alpha, kept = 0.0, design.residual_df / len(design.tested)
-    for _ in range(4):
+    alpha = START
+    for _ in range(8):
         means = fit_means(counts, design.full, design.sizes, dispersion=alpha, precision=precision)[1]
+        working = precision[:, None] * means / (1.0 + alpha * means)
+        # A sample that is much larger than the others of its group has next to no residual of its own.
+        kept = np.maximum(1.0 - leverages(working, design), DEPENDENT)
         estimate = (precision[:, None] * (counts - means) ** 2 / kept - means) / means**2
         # The inverse of the estimate's own variance, up to a factor.
-        weight = (means / (1.0 + alpha * means)) ** 2
+        weight = kept * (means / (1.0 + alpha * means)) ** 2
         alpha = max(float((weight * estimate).sum() / weight.sum()), 0.0)
     return alpha
+
+
+def leverages(working: np.ndarray, design: SampleDesign) -> np.ndarray:
+    """Part of each count that its own fitted mean takes from it, shape (n_samples, n)."""
+    axes = np.linalg.qr(np.sqrt(working).T[:, :, None] * design.full)[0]
+    return (axes**2).sum(2).T
 
 
 def quantile_residuals(counts: np.ndarray, means: np.ndarray, dispersion: float) -> np.ndarray:
@@ -187,4 +200,9 @@ def variance_factors(
     rest = residuals.T - (axes @ (axes.transpose(0, 2, 1) @ residuals.T[:, :, None]))[..., 0]
     kept = 1.0 - (axes**2).sum(2)
     square = current * (rest**2).sum(0) / np.maximum(kept.sum(0), DEPENDENT)
-    return np.maximum(square / max(float(np.median(square)), DEPENDENT) / OUTLYING, 1.0)
+    # Samples that the design fits exactly, such as the only one of its site, have no residual to be judged by.
+    judged = kept.mean(0) > FITTED
+    if not judged.any():
+        return np.ones(len(square))
+    factor = np.maximum(square / max(float(np.median(square[judged])), DEPENDENT) / OUTLYING, 1.0)
+    return np.where(judged, factor, 1.0)

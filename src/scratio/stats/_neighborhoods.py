@@ -57,7 +57,10 @@ def neighbor_counts(x: np.ndarray, neighborhood: np.ndarray, codes: np.ndarray) 
     scales = sorted({min(scale * n_samples, largest) for scale in SCALES})
     sums = np.stack([np.bincount(neighborhood, weights=column, minlength=n_places) for column in x.T], axis=1)
     centres = sums / np.bincount(neighborhood)[:, None]
-    near = codes[NearestNeighbors(n_neighbors=scales[-1]).fit(x).kneighbors(centres, return_distance=False)]
+    # Of cells at the same distance the first ones are taken; cells are often sorted by sample.
+    order = np.random.default_rng(0).permutation(len(x))
+    found = NearestNeighbors(n_neighbors=scales[-1]).fit(x[order]).kneighbors(centres, return_distance=False)
+    near = codes[order][found]
     counts = np.empty((len(scales), n_samples, n_places))
     for sample in range(n_samples):
         is_own = near == sample

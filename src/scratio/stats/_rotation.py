@@ -114,8 +114,8 @@ def rotate(
     directions[0] = np.eye(df + 1)[0]
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     weights = weights / weights.sum()
-    # A rotation keeps the length of a place's residuals. Where next to no cells are expected they are all alike and
-    # short, whatever is true; the squares are taken to be half of normal ones at least.
+    # A rotation keeps the length of a place's residuals. Where next to no cells are expected, or few samples say
+    # anything, they are short whatever is true; their squares are taken to be half of normal ones at least.
     stretch = np.maximum(SHORTEST * (df + 1) / np.maximum(total, np.finfo(float).tiny), 1.0)
 
     def statistic(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -129,9 +129,9 @@ def rotate(
     above, above_largest, above_mean = np.zeros(len(limit)), np.zeros(len(limit)), 0
     reached, order = np.zeros(len(limit) + 1), np.argsort(limit)
     for block in _blocks(directions, values.shape[0] * values.shape[1]):
-        squares = statistic(block)[0]
+        squares = statistic(block)[0] * stretch
         found = squares.max(1)
-        above += ((squares * stretch).max(1) >= limit).sum(0)
+        above += (found >= limit).sum(0)
         above_largest += (found.max(1)[:, None] >= limit).sum(0)
         above_mean += int((squares.mean(1) @ weights >= mean_limit).sum())
         n_reached = np.searchsorted(limit[order], found, side="right")

@@ -16,8 +16,8 @@ from scratio.stats._count_model import (
 from scratio.stats._fdr import weighted_fdr
 from scratio.stats._rotation import N_ROTATIONS, coordinates, rotate
 
-FEWEST = 2.0
-"""Effective number of donors below which a place is not tested."""
+FEWEST = 1.5
+"""Effective number of donors on either side below which a place is not tested."""
 MAX_ROUNDS, SETTLED = 8, 0.05
 
 
@@ -100,7 +100,7 @@ def compare_samples(
         Source of the rotations.
     donors
         Donor of each sample, shape (n_samples,); by default each has its own. A place is not tested, and has a p-value
-        of 1, where fewer than two donors say anything about it (:func:`replicates_at`).
+        of 1, where one donor alone speaks for the treatment or for the reference (:func:`replicates_at`).
     weights
         What each place counts for, shape (n,); equal by default.
     n_rotations
@@ -138,11 +138,12 @@ def compare_samples(
 
 
 def replicates_at(axes: np.ndarray, donors: np.ndarray) -> np.ndarray:
-    r"""Effective number of donors that a comparison rests on at every place, shape (n,).
+    r"""Effective number of donors on the side that has fewer, at every place, shape (n,).
 
-    With :math:`g_d` the part of donor d in the squared direction of the tested column it is :math:`1 / \sum_d g_d^2`:
-    the number of donors, if all say alike much. Among pairs only those say something that have cells there; what one
-    pair alone has cannot be told from what is peculiar to it, whatever its counts.
+    The direction of the tested column has a positive side, for example the treated samples, and a negative one. With
+    :math:`g_d` the part of donor d in the square of a side, the side has :math:`(\sum_d g_d)^2 / \sum_d g_d^2` donors:
+    their number, if all say alike much. What one donor alone says of a side cannot be told from what is peculiar to it,
+    whatever its counts: the only pair with cells at a place, or a sample that is many times as large as the others.
 
     Parameters
     ----------
@@ -152,8 +153,12 @@ def replicates_at(axes: np.ndarray, donors: np.ndarray) -> np.ndarray:
         Donor of each sample, shape (n_samples,).
     """
     codes = np.unique(donors, return_inverse=True)[1]
-    share = (axes**2) @ (codes[:, None] == np.arange(codes.max() + 1))
-    return 1.0 / np.maximum((share**2).sum(1), np.finfo(float).tiny)
+    of_donor = codes[:, None] == np.arange(codes.max() + 1)
+    sides = []
+    for side in (axes > 0.0, axes < 0.0):
+        share = np.where(side, axes**2, 0.0) @ of_donor
+        sides.append(share.sum(1) ** 2 / np.maximum((share**2).sum(1), np.finfo(float).tiny))
+    return np.minimum(*sides)
 
 
 def effects_without(counts: np.ndarray, design: SampleDesign, test: SampleTest, rows: np.ndarray) -> np.ndarray:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from formulaic import Formula
+from formulaic import Formula, SimpleFormula
 from formulaic.errors import FormulaicError
+from pandas.api.types import is_string_dtype
 
 from scratio.model._check import check_obs_key
 
@@ -41,12 +44,13 @@ def formula_keys(adata: AnnData, covariates: str | None, reserved: Sequence[str]
         raise TypeError(f"covariates must be a formula such as '~ age + sex', got {covariates!r}")
     try:
         formula = Formula(covariates)
-        names = _variables(formula)
+        names = _variables(formula, adata.obs)
     except (FormulaicError, SyntaxError, ValueError) as error:
         raise ValueError(f"covariates={covariates!r} is no formula: {_plain(error)}") from None
-    if hasattr(formula, "lhs"):
+    if not isinstance(formula, SimpleFormula):
         raise ValueError(
-            f"covariates={covariates!r} has a left side; it holds covariates alone, for example '~ age + sex'"
+            f"covariates={covariates!r} has a left side or several parts; it holds covariates alone, for example "
+            "'~ age + sex'"
         )
     for name in names:
         check_obs_key(adata, name)
@@ -60,8 +64,15 @@ def _plain(error: Exception) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", str(error))
 
 
-def _variables(formula: Formula) -> list[str]:
-    return sorted(str(name) for name in formula.required_variables)
+def _variables(formula: Formula, obs: pd.DataFrame) -> list[str]:
+    """Columns that a formula needs; formulaic does not name those inside of splines and polynomials."""
+    names = {str(name) for name in formula.required_variables}
+    if isinstance(formula, SimpleFormula):
+        for factor in (factor for term in formula for factor in term.factors):
+            with suppress(SyntaxError):
+                nodes = ast.walk(ast.parse(factor.expr, mode="eval"))
+                names |= {node.id for node in nodes if isinstance(node, ast.Name) and node.id in obs}
+    return sorted(names)
 
 
 def formula_columns(obs: pd.DataFrame, sample: pd.Series, covariates: str) -> np.ndarray:
@@ -81,7 +92,7 @@ def formula_columns(obs: pd.DataFrame, sample: pd.Series, covariates: str) -> np
     ValueError
         If a column differs between the cells of a sample, or is missing, or the formula cannot be evaluated.
     """
-    names = _variables(Formula(covariates))
+    names = _variables(Formula(covariates), obs)
     groups = obs[names].groupby(sample)
     n_values = groups.nunique(dropna=False)
     for name in names:
@@ -99,15 +110,17 @@ def formula_columns(obs: pd.DataFrame, sample: pd.Series, covariates: str) -> np
                 f"{len(table)} samples; fill it in, or leave these samples out"
             )
     for name in table:
-        # A category that no sample has is no column.
+        # A category that no sample has is no column; text is text, whatever pandas calls it.
         if isinstance(table[name].dtype, pd.CategoricalDtype):
             table[name] = table[name].cat.remove_unused_categories()
+        elif is_string_dtype(table[name]):
+            table[name] = table[name].astype(object)
     try:
         # Rows with missing values are refused below, not dropped.
         matrix = Formula(covariates).get_model_matrix(table, na_action="ignore")
+        columns = np.asarray(matrix.drop(columns="Intercept", errors="ignore"), dtype=float)
     except (FormulaicError, TypeError, ValueError) as error:
         raise ValueError(f"covariates={covariates!r} cannot be evaluated: {_plain(error)}") from None
-    columns = np.asarray(matrix.drop(columns="Intercept", errors="ignore"), dtype=float)
     if not np.isfinite(columns).all():
         raise ValueError(f"covariates={covariates!r} has values that are not finite")
     # Of one size, so that no unit of measurement makes the equations ill-conditioned.

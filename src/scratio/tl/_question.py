@@ -143,8 +143,9 @@ def cells_of(
         column = adata.obs[name][rows]
         used.obs[name] = column.astype(str).where(column.notna())
         check_categories(used, name)
-    for name in set(further_keys) - set(used.obs):
-        used.obs[name] = adata.obs[name][rows]
+    for name in further_keys:
+        if name not in used.obs:
+            used.obs[name] = adata.obs[name][rows]
     if question.covariate_keys:
         _check_overlap(used.obs[[key, *question.covariate_keys]], question)
     return used

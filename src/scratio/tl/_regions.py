@@ -74,7 +74,7 @@ def regions(
         named by, mean log ratio of its cells and mean effect across samples (nats, positive where the treatment is more
         frequent), smallest q-value and family-wise p-value of its neighbourhoods, and how many agree: donors with a
         difference of that sign where donors are compared with themselves, otherwise samples whose share of cells in
-        the region lies on their group's side of the middle between the groups' shares.
+        the region lies on their group's side of the middle between the groups' medians.
 
     Raises
     ------
@@ -217,7 +217,6 @@ def _agreeing(
         sums = counts.groupby(["donor", "is_case"])[["inside", "n_cells"]].sum()
         share = (sums["inside"] / sums["n_cells"]).unstack()
         return int((np.sign(share[True] - share[False]) == sign).sum())
-    sums = counts.groupby("is_case")[["inside", "n_cells"]].sum()
-    middle = (sums["inside"] / sums["n_cells"]).mean()
     share = counts["inside"] / counts["n_cells"]
+    middle = share.groupby(is_case).median().mean()
     return int((np.sign(share - middle) == np.where(is_case, sign, -sign)).sum())

@@ -56,8 +56,8 @@ class Samples:
 
     @property
     def has_enough(self) -> bool:
-        """Whether there are enough samples for q-values."""
-        return self.smallest_group >= ENOUGH
+        """Whether there are enough samples for q-values, as many as three against three or three pairs have."""
+        return self.smallest_group >= ENOUGH and self.design.residual_df >= ENOUGH - 1
 
     def codes(self, obs: pd.DataFrame, is_treatment: np.ndarray | None = None) -> np.ndarray:
         """Number of every cell's replicate, -1 for none."""
@@ -153,14 +153,15 @@ def samples_of(
     else:
         main = cells.idxmax(axis=1)
         other = table["donor"].map(both).eq(True) & (table["group"] != table["donor"].map(main))
-        table.loc[other & (table["left_out"] == ""), "left_out"] = "its donor has more cells of the other condition"
+        table.loc[other & (table["left_out"] == ""), "left_out"] = "its donor takes part with the other condition"
     _warn_of_left_out(table, key, names)
     used = table[table["left_out"] == ""]
     donors = used.groupby("group")["donor"].nunique().reindex(list(names), fill_value=0)
     if donors.min() < 2:
         groups = obs.groupby([key, condition_key], observed=True).size().unstack(fill_value=0).to_dict("index")
+        kind = "samples" if settings.donor_key is None else f"donors (donor_key={settings.donor_key!r})"
         raise ValueError(
-            f"a test across samples needs at least 2 samples of each condition, or 2 with both, each of at least "
+            f"a test across samples needs at least 2 {kind} of each condition, or 2 with both, each of at least "
             f"min_cells={settings.min_cells} cells; obs[{key!r}] has {dict(list(groups.items())[:5])}. "
             "Without sample_key there is no p-value: cells are not replicates"
         )
@@ -198,18 +199,25 @@ def samples_with_numbers(obs: pd.DataFrame, number_key: str, settings: SampleSet
         )
     table = _units(obs, settings)
     table["value"] = table["sample"].map(values.first()).astype(float)
-    table.loc[~np.isfinite(table["value"]) & (table["left_out"] == ""), "left_out"] = f"{number_key} is missing"
-    _warn_of_left_out(table, key, {})
+    table.loc[~np.isfinite(table["value"]) & (table["left_out"] == ""), "left_out"] = (
+        f"{number_key} is missing or infinite"
+    )
     used = table[table["left_out"] == ""]
     number = used["value"]
     if len(used) < 4 or used["donor"].nunique() < 2 or np.ptp(number) == 0.0:
         values = sorted(set(number.tolist()))
+        n_donors = used["donor"].nunique()
         raise ValueError(
-            f"an association needs at least 4 samples with different values; obs[{key!r}] has {len(used)} of at least "
-            f"min_cells={settings.min_cells} cells with a value in obs[{number_key!r}]: {values[:5]}"
+            f"an association needs at least 4 samples, of 2 donors, with different values. obs[{key!r}] has "
+            f"{len(used)} samples of {n_donors} donors with at least min_cells={settings.min_cells} cells and a value "
+            f"in obs[{number_key!r}]: {values[:5]}"
         )
     means = number.groupby(used["donor"]).transform("mean")
     within = bool(((number - means) ** 2).sum() >= HALF * ((number - number.mean()) ** 2).sum())
+    if within:
+        alone = used.groupby("donor")["sample"].transform("size") == 1
+        table.loc[used.index[alone], "left_out"] = "its donor has no other sample"
+    _warn_of_left_out(table, key, {}, stacklevel=4)
     table["replicate"] = _numbered(table, ["donor", "sample"] if within else ["donor"])
     replicates = _replicates(table)
     tested = replicates["value"].to_numpy()
@@ -218,7 +226,11 @@ def samples_with_numbers(obs: pd.DataFrame, number_key: str, settings: SampleSet
     # As many residual degrees of freedom as three samples against three have.
     enough = ENOUGH if design.residual_df >= 2 * (ENOUGH - 1) else ENOUGH - 1
     if enough < ENOUGH:
-        warnings.warn(f"{len(tested)} replicates are too few for q-values, which are NaN", stacklevel=4)
+        warnings.warn(
+            f"{len(tested)} replicates leave {design.residual_df} degrees of freedom, too few for q-values, which are "
+            f"NaN; {2 * (ENOUGH - 1)} are needed",
+            stacklevel=3,
+        )
     return Samples(key, table, within, design, replicates["donor"].to_numpy(), enough)
 
 
@@ -294,9 +306,12 @@ def _design(
     try:
         design.check()
     except ValueError as error:
-        asked = f"covariate_keys={list(covariate_keys)}" + (
-            "" if settings.covariates is None else f", covariates={settings.covariates!r}"
-        )
+        named = {
+            "covariate_keys": list(covariate_keys),
+            "covariates": settings.covariates,
+            "donor_key": settings.donor_key,
+        }
+        asked = ", ".join(f"{name}={value!r}" for name, value in named.items() if value) or "the test"
         raise ValueError(f"{asked} across the samples of obs[{settings.sample_key!r}]: {error}") from None
     return design
 
@@ -319,7 +334,7 @@ def _effective(n: np.ndarray, m: np.ndarray) -> np.ndarray:
     return n * m / np.maximum(n + m, 1)
 
 
-def _warn_of_left_out(table: pd.DataFrame, key: str, names: dict[str, str]) -> None:
+def _warn_of_left_out(table: pd.DataFrame, key: str, names: dict[str, str], stacklevel: int = 5) -> None:
     """Say which samples take no part, why, and how many cells they have, of both conditions if there are two."""
     out = table[table["left_out"] != ""]
     if out.empty:
@@ -332,7 +347,8 @@ def _warn_of_left_out(table: pd.DataFrame, key: str, names: dict[str, str]) -> N
         parts.append(f"{len(rows)} because {reason}: {', '.join(shown)}{more}")
     kind = "samples" if not names else "samples of a condition"
     warnings.warn(
-        f"{len(out)} of {len(table)} {kind} in obs[{key!r}] take no part in the test. {'; '.join(parts)}", stacklevel=5
+        f"{len(out)} of {len(table)} {kind} in obs[{key!r}] take no part in the test. {'; '.join(parts)}",
+        stacklevel=stacklevel,
     )
 
 
