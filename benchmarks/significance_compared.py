@@ -26,9 +26,9 @@ from significance import RESULTS, Outcome, Setting, by_clusters, by_neighborhood
 
 FOLDER, ROOT = Path(__file__).parent, Path(__file__).resolve().parents[1]
 PEERS = ("milo_edgepython", "milo_pertpy", "cna", "kompot")
-SLOW, FEW = {"kompot"}, 2
+SLOW, FEW = {"kompot"}, 1
 """Methods that take ten to forty seconds for a cohort, and so get a few with samples of equal sizes; others get all."""
-DONOR_EFFECT, N_COHORTS = 0.2, 2
+DONOR_EFFECT, N_COHORTS = 0.2, 1
 
 
 def settings() -> list[Setting]:
@@ -66,6 +66,7 @@ def main() -> None:
     """Write the cohorts, run the peers, score all methods."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--peers", nargs="*", default=PEERS, choices=PEERS, help="some of the peers")
     parser.add_argument("--cache", type=Path, default=FOLDER / "cache" / "significance")
     args = parser.parse_args()
     wanted, n_cohorts = (settings()[::40], 1) if args.quick else (settings(), N_COHORTS)
@@ -76,7 +77,7 @@ def main() -> None:
             write(setting.make(seed), file, isinstance(GROUPS[setting.groups], int))
         files[number] = (setting, seed, file)
     found = {name: ROOT / f".venv-peer-{name}" / "bin" / "python" for name in PEERS}
-    peers = [name for name in PEERS if found[name].exists() and not args.quick]
+    peers = [name for name in args.peers if found[name].exists() and not args.quick]
     for name in peers:
         chosen = [
             str(file)

@@ -25,7 +25,7 @@ from scratio.tl._sample_design import Samples, SampleSettings, samples_of, sampl
 from scratio.tl._samples import compare
 
 RESULTS = Path(__file__).parent / "results"
-DONOR_EFFECT, SLOPE, N_COHORTS = 0.4, 0.03, 200
+DONOR_EFFECT, SLOPE, N_COHORTS = 0.4, 0.03, 120
 
 
 def repeated(seed: int, n_donors: int, most: int, is_lognormal: bool) -> tuple[np.ndarray, pd.DataFrame]:
