@@ -37,7 +37,7 @@ from scratio.tl._samples import compare, samples_of
 RESULTS, KANG = Path(__file__).parent / "results", "kang2018_pbmc_ifnb_pca.h5ad"
 LEVEL, FDR = 0.05, 0.1
 DONOR_EFFECTS, FIRST_VERSION = (0.0, 0.2, 0.4), "ten types, first version"
-N_COHORTS = {"gaussian": 67, "ten types": 8, "kang": 4, "ten types, first version": 50}
+N_COHORTS = {"gaussian": 67, "ten types": 12, "kang": 6, "ten types, first version": 50}
 """Cohorts of a setting; the three donor effects of a design together have 201 Gaussian ones without an effect."""
 N_ROTATIONS = 1_000
 """A tenth of the default, to save time: p-values down to .01 are as good."""
