@@ -97,11 +97,22 @@ def test_three_against_three_have_qvalues_and_two_against_two_do_not():
     score(adata)
     assert (adata.obs["da_qvalue"][adata.obs["kind"] == 0] < 0.1).mean() > 0.5
     few = cohort(3.0, n_donors=4)
-    with pytest.warns(UserWarning, match="2 samples of a group are too few for q-values"):
+    with pytest.warns(UserWarning, match="2 samples of a group and 2 degrees of freedom are too few for q-values"):
         score(few)
     assert few.obs["da_qvalue"].isna().all()
     assert few.obs["da_pvalue"].between(0.0, 1.0).all()
     assert np.isfinite(few.uns["da"]["diagnostics"]["global_pvalue"][0])
+
+
+def test_covariates_that_leave_too_little_leave_no_qvalues():
+    obs = cohort(0.0, n_donors=6).obs.copy()
+    number = obs["donor"].str[1:].astype(int)
+    for name in ("u", "v", "w"):
+        obs[name] = np.random.default_rng(ord(name)).normal(size=6)[number]
+    settings = SampleSettings("donor", covariates="~ u + v + w")
+    with pytest.warns(UserWarning, match="3 samples of a group and 1 degrees of freedom are too few"):
+        found = samples_of(obs, "donor", "group", "case", "control", [], settings=settings)
+    assert not found.has_enough
 
 
 def test_a_sample_that_carries_a_finding_alone_is_named():
@@ -246,7 +257,7 @@ def test_donors_are_compared_with_themselves_where_most_of_the_comparison_lies()
         found = samples_of(alone.obs, "donor", "group", "case", "control", [])
     assert found.within
     assert set(found.donors) == {"d01", "d02", "d03", "d04", "d05"}
-    assert found.smallest_group == 5
+    assert found.has_enough
 
 
 @pytest.mark.parametrize("n_stray", [1, 3, 8])

@@ -16,7 +16,7 @@ In paired designs the donor is the batch: CNA then permutes within donors and re
 
 from __future__ import annotations
 
-from _cohorts import FDR, REP, SEED, Cohort, Result, main
+from _protocol import FDR, REP, SEED, Cohort, Result, main
 
 N_PERMUTATIONS = 10_000
 

@@ -19,7 +19,7 @@ Paired designs are an error: there is no place for the donor in the model.
 
 from __future__ import annotations
 
-from _cohorts import CONTROL, REP, SEED, TREATED, Cohort, Result, main
+from _protocol import CONTROL, REP, SEED, TREATED, Cohort, Result, main
 
 LANDMARKS = 1000
 """Most points that stand for the cells."""

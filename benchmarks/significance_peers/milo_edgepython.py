@@ -18,7 +18,7 @@ block of edgeR's manual and of Milo's tutorial: `~ donor + group`.
 
 from __future__ import annotations
 
-from _cohorts import FDR, REP, SEED, Cohort, Result, main, milo_neighbours
+from _protocol import FDR, REP, SEED, Cohort, Result, main, milo_neighbours
 
 # isort: split
 import numpy as np

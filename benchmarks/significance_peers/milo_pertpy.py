@@ -18,7 +18,7 @@ from __future__ import annotations
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 
-from _cohorts import FDR, REP, SEED, Cohort, Result, main, milo_neighbours
+from _protocol import FDR, REP, SEED, Cohort, Result, main, milo_neighbours
 
 
 def milo(cohort: Cohort) -> Result:

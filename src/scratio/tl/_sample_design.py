@@ -18,6 +18,9 @@ MIN_CELLS = 5
 """Cells of a condition below which a sample takes no part in it, by default."""
 ENOUGH = 3
 """Samples of each group, or donors with both, below which no q-value is given."""
+FEWEST_DF, FEWEST_DF_NUMBERS = 2, 4
+"""Residual degrees of freedom below which no q-value is given: those of three pairs, and, where a number is tested, of
+three samples against three."""
 HALF = 0.5
 """Share of the comparison that has to lie within donors for donors to be compared with themselves."""
 _TREATMENT, _REFERENCE = "treatment", "reference"
@@ -40,8 +43,8 @@ class Samples:
         What is tested, of the replicates.
     donors
         Donor of every replicate.
-    smallest_group
-        Donors of the smaller group, or donors with both.
+    has_enough
+        Whether there are enough samples for q-values.
     reference
         Label of the reference.
     """
@@ -51,13 +54,8 @@ class Samples:
     within: bool
     design: SampleDesign
     donors: np.ndarray
-    smallest_group: int
+    has_enough: bool
     reference: str = ""
-
-    @property
-    def has_enough(self) -> bool:
-        """Whether there are enough samples for q-values, as many as three against three or three pairs have."""
-        return self.smallest_group >= ENOUGH and self.design.residual_df >= ENOUGH - 1
 
     def codes(self, obs: pd.DataFrame, is_treatment: np.ndarray | None = None) -> np.ndarray:
         """Number of every cell's replicate, -1 for none."""
@@ -170,14 +168,15 @@ def samples_of(
     is_treatment = (replicates["group"] == _TREATMENT).to_numpy(dtype=float)
     place = _replicate_of(obs[key], table, (obs[condition_key] == treatment).to_numpy())
     design = _design(obs, place, table, is_treatment, within, covariate_keys, settings)
-    found = Samples(key, table, within, design, replicates["donor"].to_numpy(), int(donors.min()), reference)
-    if not found.has_enough:
+    fewest = int(donors.min())
+    has_enough = fewest >= ENOUGH and design.residual_df >= FEWEST_DF
+    if not has_enough:
         warnings.warn(
-            f"{found.smallest_group} samples of a group are too few for q-values: what they have in common cannot be "
-            f"told from chance. They are NaN; at least {ENOUGH} samples of each group are needed",
+            f"{fewest} samples of a group and {design.residual_df} degrees of freedom are too few for q-values, which are "
+            f"NaN: what so few have in common cannot be told from chance. {ENOUGH} and {FEWEST_DF} are needed",
             stacklevel=4,
         )
-    return found
+    return Samples(key, table, within, design, replicates["donor"].to_numpy(), has_enough, reference)
 
 
 def samples_with_numbers(obs: pd.DataFrame, number_key: str, settings: SampleSettings) -> Samples:
@@ -223,15 +222,14 @@ def samples_with_numbers(obs: pd.DataFrame, number_key: str, settings: SampleSet
     tested = replicates["value"].to_numpy()
     place = _replicate_of(obs[key], table)
     design = _design(obs, place, table, tested - tested.mean(), within, (), settings)
-    # As many residual degrees of freedom as three samples against three have.
-    enough = ENOUGH if design.residual_df >= 2 * (ENOUGH - 1) else ENOUGH - 1
-    if enough < ENOUGH:
+    has_enough = design.residual_df >= FEWEST_DF_NUMBERS
+    if not has_enough:
         warnings.warn(
             f"{len(tested)} replicates leave {design.residual_df} degrees of freedom, too few for q-values, which are "
-            f"NaN; {2 * (ENOUGH - 1)} are needed",
+            f"NaN; {FEWEST_DF_NUMBERS} are needed",
             stacklevel=3,
         )
-    return Samples(key, table, within, design, replicates["donor"].to_numpy(), enough)
+    return Samples(key, table, within, design, replicates["donor"].to_numpy(), has_enough)
 
 
 def _units(
