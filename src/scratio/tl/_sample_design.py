@@ -172,8 +172,8 @@ def samples_of(
     has_enough = fewest >= ENOUGH and design.residual_df >= FEWEST_DF
     if not has_enough:
         warnings.warn(
-            f"{fewest} samples of a group and {design.residual_df} degrees of freedom are too few for q-values, which are "
-            f"NaN: what so few have in common cannot be told from chance. {ENOUGH} and {FEWEST_DF} are needed",
+            f"{fewest} samples of a group and {design.residual_df} degrees of freedom are too few for q-values, which "
+            f"are NaN: what so few have in common cannot be told from chance. {ENOUGH} and {FEWEST_DF} are needed",
             stacklevel=4,
         )
     return Samples(key, table, within, design, replicates["donor"].to_numpy(), has_enough, reference)
