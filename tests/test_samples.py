@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -10,9 +12,10 @@ from anndata import AnnData
 from scipy.stats import fisher_exact
 
 import scratio
-from scratio.stats import neighbor_counts, neighborhoods
+from scratio.stats import compare_samples, effects_without, neighbor_counts, neighborhoods
+from scratio.tl._diagnostics import _across_samples
 from scratio.tl._sample_design import SampleSettings, samples_of, samples_with_numbers
-from scratio.tl._samples import compare
+from scratio.tl._samples import NeighborhoodTest, _without_each, compare
 
 CALL = {"condition_key": "group", "treatment": "case", "reference": "control", "sample_key": "donor", "n_folds": 2}
 SETTINGS = {"model_kwargs": {"n_hidden": 8, "n_members": 1}, "train_kwargs": {"max_steps": 10, "progress_bar": False}}
@@ -115,7 +118,34 @@ def test_covariates_that_leave_too_little_leave_no_qvalues():
     assert not found.has_enough
 
 
-def test_a_sample_that_carries_a_finding_alone_is_named():
+def test_a_donor_that_carries_a_finding_alone_is_named():
+    # Where all cases have twice the cells, and where one has twenty times as many; both are taken for findings.
+    names = [f"d{i:02d}" for i in range(10)]
+    obs = pd.DataFrame({"donor": np.repeat(names, 300), "group": np.repeat(["case", "control"], 1_500)})
+    samples = samples_of(obs, "donor", "group", "case", "control", [])
+    is_case = samples.design.tested > 0.0
+    counts = np.full((1, 10, 3), 20.0)
+    counts[0, is_case, 0] = 40.0
+    counts[0, samples.donors == "d02", 1] = 400.0
+    test = compare_samples(counts, samples.design, np.random.default_rng(0), n_rotations=50)
+    # As if nobody had been told apart as an outlier.
+    test = replace(test, qvalue=np.array([0.01, 0.01, 0.9]), variance_factor=np.ones(10), global_pvalue=0.01)
+    test = replace(test, effect=effects_without(counts, samples.design, test, np.array([], dtype=int)))
+    assert test.effect[1] > 1.0
+    weakest, carried_by = _without_each(counts, samples, test)
+    assert carried_by.tolist() == ["", "d02", ""]
+    assert weakest[0] == pytest.approx(np.log(2.0), abs=0.05)
+    assert weakest[1] == pytest.approx(0.0, abs=0.1)
+    assert np.isnan(weakest[2])
+    said = _across_samples(NeighborhoodTest(test, weakest, carried_by))
+    assert "something differs (global p = 0.01)" in said
+    assert "In 1 of the 2 neighbourhoods with q <= 0.1 more than half of the effect comes from one donor" in said
+    assert "most often 'd02'" in said
+    nothing = _across_samples(NeighborhoodTest(replace(test, global_pvalue=0.4), weakest, carried_by))
+    assert nothing == "Across samples nothing differs more than chance allows (global p = 0.4)."
+
+
+def test_an_outlier_weighs_less_and_carries_nothing():
     adata = cohort(0.0, seed=3, n_donors=16, n_cells=150, spread=0.05)
     # One case is full of the first type, which the others have in equal shares.
     rng = np.random.default_rng(0)
@@ -125,8 +155,6 @@ def test_a_sample_that_carries_a_finding_alone_is_named():
     neighborhood = neighborhoods(x, 0)
     samples = samples_of(obs, "donor", "group", "case", "control", [])
     found = compare(x, neighborhood, obs, samples, obs["group"], 0)
-    carried = set(found.carried_by[np.isfinite(found.weakest)])
-    assert carried <= {"d02", ""}
     assert samples.donors[found.test.variance_factor.argmax()] == "d02"
     assert found.test.variance_factor.max() > 2.0
     # Where it is found in spite of that, nothing is left without it.

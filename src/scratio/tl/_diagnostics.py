@@ -188,5 +188,7 @@ def _across_samples(found: NeighborhoodTest) -> str:
     if not len(names):
         return text
     called, (first, *_) = int(np.isfinite(found.weakest).sum()), pd.Series(names).value_counts().index
-    share = f"{len(names)} of {called}"
-    return f"{text} In {share} neighbourhoods that are found one donor carries it alone, most often {first!r}."
+    return (
+        f"{text} In {len(names)} of the {called} neighbourhoods with q <= {FDR} more than half of the effect comes "
+        f"from one donor, most often {first!r}."
+    )
