@@ -14,10 +14,12 @@ from scipy.spatial.distance import cdist
 
 import scratio
 from scratio._seed import torch_generator
-from scratio.estimators import gradient_flow, translate
+from scratio.estimators import translate
+from scratio.fdrl import _training
+from scratio.fdrl._gradient_flow import gradient_flow
+from scratio.fdrl._network import DIVERGENCES, StaleRatio
+from scratio.fdrl._prior import CellPrior, GaussianPrior, UniformPrior
 from scratio.model import FDRL, ScRatio
-from scratio.module import DIVERGENCES, CellPrior, GaussianPrior, StaleRatio, UniformPrior
-from scratio.train import _stale_ratio
 
 ENDS = {"source": {"condition": "control"}, "target": {"condition": "treated"}}
 SMALL = {"n_hidden": 32, "n_layers": 2, "n_waves": 16, "n_flow_steps": 10}
@@ -227,7 +229,7 @@ def test_the_same_seed_gives_the_same_bits():
 def test_a_resumed_training_has_the_bits_of_an_uninterrupted_one(tmp_path, monkeypatch):
     whole, cut, resumed = (FDRL(two_gaussians(), **SMALL) for _ in range(3))
     whole.train(**BRIEF)
-    step = _stale_ratio.StaleRatioPlan.training_step
+    step = _training.StaleRatioPlan.training_step
 
     def interrupted(self, batch, batch_idx):
         if self.global_step == 17:
@@ -235,7 +237,7 @@ def test_a_resumed_training_has_the_bits_of_an_uninterrupted_one(tmp_path, monke
         return step(self, batch, batch_idx)
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
-        patch.setattr(_stale_ratio.StaleRatioPlan, "training_step", interrupted)
+        patch.setattr(_training.StaleRatioPlan, "training_step", interrupted)
         cut.train(**BRIEF, checkpoint_dir=tmp_path)
     resumed.train(**BRIEF, checkpoint_dir=tmp_path, resume=True)
     np.testing.assert_array_equal(whole.sample(50), resumed.sample(50))
@@ -332,7 +334,7 @@ def test_a_training_that_blows_up_is_stopped():
 
 
 def monitored(separations: list[float], spread: float = 1.0) -> None:
-    monitor = _stale_ratio.FlowMonitor()
+    monitor = _training.FlowMonitor()
     for step, separation in enumerate(separations):
         monitor.record(step, 1.0, separation, spread)
 

@@ -11,9 +11,9 @@ import pytest
 
 import scratio
 from scratio._interrupt import interruptible
+from scratio.fdrl._training import StaleRatioPlan
 from scratio.model import FDRL, ScRatio
 from scratio.train._plan import FlowTrainingPlan
-from scratio.train._stale_ratio import StaleRatioPlan
 
 STEP = 7
 GROUPS = {"condition_key": "condition", "treatment": "treated", "reference": "control", "n_folds": 2}

@@ -1,7 +1,6 @@
 """From a network to log densities, log ratios and samples (torch only)."""
 
 from scratio.estimators._divergence import Divergence, normal_noise, rademacher_probes
-from scratio.estimators._gradient_flow import gradient_flow
 from scratio.estimators._head import log_ratio_head
 from scratio.estimators._ito import log_ratio_ito
 from scratio.estimators._naive import log_density, log_ratio_naive
@@ -11,7 +10,6 @@ from scratio.estimators._sample import sample, translate
 
 __all__ = [
     "Divergence",
-    "gradient_flow",
     "log_density",
     "log_ratio_head",
     "log_ratio_ito",

@@ -1,7 +1,23 @@
 """The models: setup, training, queries, saving."""
 
-from scratio.model._fdrl import FDRL
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from scratio.model._schema import OWN, Rest
 from scratio.model._scratio import ScRatio
 
+if TYPE_CHECKING:
+    from scratio.fdrl import FDRL
+
 __all__ = ["FDRL", "OWN", "Rest", "ScRatio"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when first used: scratio.fdrl is built on this package, and could not be imported while it is.
+    if name == "FDRL":
+        return import_module("scratio.fdrl").FDRL
+    raise AttributeError(f"module 'scratio.model' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

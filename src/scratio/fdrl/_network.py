@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from scratio.module._perceptron import Perceptron
+from scratio.fdrl._perceptron import Perceptron
 
 DIVERGENCES: dict[str, Callable[[Tensor], Tensor]] = {
     "pearson": lambda log_ratio: 2.0 * torch.expm1(log_ratio),

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from scratio._progress import Progress
 from scratio._seed import torch_generator
-from scratio.estimators import gradient_flow
-from scratio.module import DIVERGENCES, Prior, StaleRatio
+from scratio.fdrl._gradient_flow import gradient_flow
+from scratio.fdrl._network import DIVERGENCES, StaleRatio
+from scratio.fdrl._prior import Prior
 from scratio.train._callbacks import StepProgressBar
 from scratio.train._config import TrainConfig
 from scratio.train._data import Batch, CellDataModule

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from scratio._autograd import differentiable
 from scratio._seed import torch_generator
-from scratio.module import Perceptron
+from scratio.fdrl._perceptron import Perceptron
 
 _WEIGHTS, _BATCHES = 55, 56
 N_STEPS, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY, SMOOTHING = 1_500, 512, 1e-3, 0.1, 0.1

@@ -1,4 +1,4 @@
-"""`FDRL`: construction, training, saving and loading. What it answers is in `_fdrl_queries`."""
+"""`FDRL`: construction, training, saving and loading. What it answers is in `_queries`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from anndata import AnnData
 from scratio._autograd import differentiable
 from scratio._progress import Progress
 from scratio._seed import torch_generator
+from scratio.fdrl._network import DIVERGENCES, LOSSES, StaleRatio
+from scratio.fdrl._perceptron import Perceptron
+from scratio.fdrl._prior import PRIORS, CellPrior, Prior
+from scratio.fdrl._queries import FDRLQueryMixin, categories_of
+from scratio.fdrl._training import FlowSettings, fit_stale_ratio
 from scratio.model import _saving
 from scratio.model._check import check_at_least
 from scratio.model._embedding_model import EmbeddingModel, to_plain
-from scratio.model._fdrl_queries import FDRLQueryMixin, categories_of
 from scratio.model._schema import ConditionDict
-from scratio.module import DIVERGENCES, LOSSES, PRIORS, CellPrior, Condition, Perceptron, Prior, StaleRatio
+from scratio.module import Condition
 from scratio.stats import standard_scale
-from scratio.train import CellDataModule, FlowSettings, MemberSplit, TrainConfig, fit_stale_ratio
+from scratio.train import CellDataModule, MemberSplit, TrainConfig
 from scratio.train._checkpoint import check_folder
 
 _INITIAL_WEIGHTS = 50
