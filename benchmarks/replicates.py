@@ -21,7 +21,7 @@ from _analysis import frame, run
 from matplotlib.figure import Figure
 
 import scratio
-from scratio.stats import SampleDesign, compare_samples, local_scale, neighbor_counts
+from scratio.stats import SampleDesign, compare_samples, neighbor_counts, robust_coordinates
 from scratio.tl._samples import samples_of
 
 RESULTS = Path(__file__).parent / "results"
@@ -37,7 +37,8 @@ def analyse(adata: ad.AnnData, train_kwargs: dict[str, Any]) -> tuple[pd.DataFra
     figure, axes = plt.subplots(1, 3, figsize=(14, 4.8), layout="constrained")
     scratio.pl.calibration(adata, ax=axes[0])
     scratio.pl.embedding(adata, basis="X_tsne", ax=axes[1])
-    obs, x = adata.obs, adata.obsm["X_pca"] / local_scale(adata.obsm["X_pca"], np.random.default_rng(0))
+    obs, x = adata.obs, adata.obsm["X_pca"]
+    x = robust_coordinates(x, np.random.default_rng(0)).forward(x)
     with warnings.catch_warnings():
         # Said once, by the analysis.
         warnings.simplefilter("ignore", UserWarning)

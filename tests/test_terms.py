@@ -1,4 +1,4 @@
-"""A factor for each key: projections, slopes, and that a key without an effect is silenced beside one with."""
+"""Weights for each key: projections, and that a key without an effect is silenced beside one with."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ import pandas as pd
 import pytest
 import torch
 from anndata import AnnData
-from scipy.special import log_softmax
 
 import scratio
 from scratio import OWN
 from scratio.model import ScRatio
 from scratio.module._terms import term_projections
-from scratio.stats import held_out_shrinkage, term_shrinkage
 
 GRID = torch.tensor([[a, b] for a in range(3) for b in range(4)])
 
@@ -40,21 +38,6 @@ def test_there_are_no_terms_where_one_key_says_all():
     assert len(term_projections(nested)) == 0
 
 
-def test_terms_have_slopes_of_their_own():
-    rng = np.random.default_rng(0)
-    terms = rng.normal(size=(2, 20_000, 4))
-    probability = np.exp(log_softmax(0.5 * terms[0], axis=1))
-    codes = (probability.cumsum(1) > rng.random((20_000, 1))).argmax(1)
-    first, second = term_shrinkage(np.zeros((20_000, 4)), terms, codes)
-    assert first.slope == pytest.approx(0.5, abs=4.0 * first.standard_error)
-    assert second.slope == pytest.approx(0.0, abs=4.0 * second.standard_error)
-    # Of independent terms each has the error that it has alone.
-    alone = held_out_shrinkage(np.zeros((20_000, 4)), terms[0], codes)
-    assert first.standard_error == pytest.approx(alone.standard_error, rel=0.05)
-    assert first.factor > 0.99
-    assert second.factor < 0.9
-
-
 @pytest.fixture(scope="module")
 def beside() -> ScRatio:
     """Two types 4 apart, and batches that are drawn at random."""
@@ -72,8 +55,7 @@ def beside() -> ScRatio:
 
 
 def test_a_key_without_an_effect_is_silenced_beside_one_with(beside):
-    evidence = beside.training_["evidence"]["shrinkage"]
-    assert np.shape(evidence["factor"]) == (3, 3)
+    assert np.shape(beside.training_["calibration"]["weights"]["network"]) == (3, 3)
     within = {"type": OWN, "batch": OWN}, {"type": OWN}
     found = beside.log_ratio(numerator=within[0], denominator=within[1])
     assert np.sqrt(np.mean(found**2)) < 0.05
@@ -82,7 +64,7 @@ def test_a_key_without_an_effect_is_silenced_beside_one_with(beside):
     assert np.mean((types - truth) ** 2) < 0.1 * np.var(truth)
 
 
-def test_estimators_agree_on_shrunk_terms(beside):
+def test_estimators_agree_on_weighted_terms(beside):
     cells = beside.adata[:100]
     contrast = {"numerator": {"type": "b", "batch": "x"}, "denominator": {"type": "a"}}
     head, other = (beside.log_ratio(cells, **contrast, method=method) for method in ("head", "ode"))
@@ -98,7 +80,7 @@ def test_log_ratios_stay_transitive_and_marginals_exact(beside):
     np.testing.assert_allclose(ratio(a, b) + ratio(b, c), ratio(a, c), atol=1e-5)
 
 
-def test_the_factors_survive_saving(beside, tmp_path):
+def test_the_weights_survive_saving(beside, tmp_path):
     beside.save(tmp_path / "model")
     again = ScRatio.load(tmp_path / "model", adata=beside.adata)
     contrast = {"numerator": {"type": OWN, "batch": OWN}, "denominator": {}}
@@ -112,7 +94,7 @@ def test_the_training_of_crossed_keys_can_be_written(tmp_path):
         adata, condition_key="condition", treatment="treated", reference="control", covariate_keys=["batch"], n_folds=2,
         model_kwargs={"n_hidden": 8, "n_members": 1}, train_kwargs={"max_steps": 20, "progress_bar": False},
     )  # fmt: skip
-    factors = adata.uns["da"]["training"]["evidence"]["shrinkage"]["factor"]
-    assert factors.shape == (2, 3)
-    assert factors.dtype == float
+    weights = adata.uns["da"]["training"]["calibration"]["weights"]["network"]
+    assert weights.shape == (2, 3)
+    assert weights.dtype == float
     adata.write_h5ad(tmp_path / "cells.h5ad")

@@ -10,6 +10,8 @@ import torch
 from anndata import AnnData
 
 from scratio._autograd import differentiable
+from scratio._blocks import moments
+from scratio._coordinates import Coordinates
 from scratio._progress import Progress
 from scratio._seed import torch_generator
 from scratio.fdrl._network import DIVERGENCES, LOSSES, StaleRatio
@@ -296,9 +298,9 @@ class FDRL(FDRLQueryMixin, EmbeddingModel):
         return model
 
     @staticmethod
-    def _scale_of(x: Any) -> np.ndarray:
-        """Standard deviations: what steps are measured in."""
-        return standard_scale(x)
+    def _coordinates_of(x: Any) -> Coordinates:
+        """Centre and standard deviations, which steps are measured in."""
+        return Coordinates.linear(moments(x)[0], standard_scale(x))
 
     def _prepare(self, adata: AnnData) -> None:
         """Cells of the target, and where samples start."""

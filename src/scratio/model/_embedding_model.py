@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,6 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
-from scratio._blocks import moments, take_rows
 from scratio._compat import (
     AnnDataManager,
     BaseModelClass,
@@ -22,21 +20,19 @@ from scratio._compat import (
     NumericalObsField,
     ObsmField,
 )
+from scratio._coordinates import Coordinates
 from scratio._names import X
 from scratio._quiet import quiet
 from scratio._summary import Summary
 from scratio.model import _saving
 from scratio.model._check import check_categories, check_numbers, check_source, check_spread, source_name
 from scratio.model._schema import ConditionSchema
-from scratio.stats import local_scale
+from scratio.stats import robust_coordinates
 from scratio.train import StandardisedCells
 
 EMBEDDING = "embedding"
 MOST_NAMES = 8
 """Categories of a key up to which a summary names them."""
-SPREAD_CELLS, NARROW = 5_000, 0.1
-"""Cells that the spread is looked at in, and the spread in units of the scale below which outliers have made the scale;
-it is 3.3 for a Gaussian."""
 
 
 class EmbeddingModel(BaseModelClass):
@@ -48,8 +44,7 @@ class EmbeddingModel(BaseModelClass):
     adata: AnnData | None
     schema: ConditionSchema
     obsm_key: str
-    location: np.ndarray
-    scale: np.ndarray
+    coordinates: Coordinates
     training_: dict[str, Any]
 
     @classmethod
@@ -118,7 +113,7 @@ class EmbeddingModel(BaseModelClass):
         cls.register_manager(manager)
 
     def embedding(self, adata: AnnData) -> np.ndarray:
-        """Standardised embedding of cells: centred, and divided by the scale of each dimension.
+        """Standardised embedding of cells: centred, scaled, and bent in the tails.
 
         Parameters
         ----------
@@ -153,7 +148,17 @@ class EmbeddingModel(BaseModelClass):
                 f"{source_name(adata, self.obsm_key)} has {x.shape[1]} dimensions; the model was trained on "
                 f"{len(self.location)}"
             )
-        return StandardisedCells(x, self.location, self.scale)
+        return StandardisedCells(x, self.coordinates)
+
+    @property
+    def location(self) -> np.ndarray:
+        """Centre of each dimension of the embedding."""
+        return self.coordinates.location
+
+    @property
+    def scale(self) -> np.ndarray:
+        """Units of the embedding in one of the standardised coordinates, in the bulk of the cells."""
+        return self.coordinates.scale
 
     def _read_registry(self, adata: AnnData) -> None:
         """Schema of the conditions, and location and scale of the embedding, from registered cells."""
@@ -166,17 +171,7 @@ class EmbeddingModel(BaseModelClass):
             continuous[key] = (float(values.mean()), float(values.std()) or 1.0)
         self.schema, self.obsm_key = ConditionSchema(categories, continuous), setup["obsm_key"]
         x = check_source(adata, self.obsm_key, finite=False)
-        self.location = moments(x)[0]
-        self.scale = self._scale_of(x)
-        rows = np.sort(np.random.default_rng(0).permutation(x.shape[0])[:SPREAD_CELLS])
-        low, high = np.quantile(take_rows(x, rows), [0.05, 0.95], axis=0)
-        if (high - low < NARROW * self.scale)[high > low].all() and (high > low).any():
-            warnings.warn(
-                f"nine tenths of the cells lie within {NARROW:g} of the scale of every dimension of "
-                f"{source_name(adata, self.obsm_key)}: a few cells far out make the scale, and the others cannot be "
-                "told apart. Remove the outliers, or compute the embedding again.",
-                stacklevel=3,
-            )
+        self.coordinates = self._coordinates_of(x)
 
     def summary(self) -> Summary:
         """What the model is of and what its training chose.
@@ -210,21 +205,27 @@ class EmbeddingModel(BaseModelClass):
     def fingerprint(self) -> str:
         """Hash of the weights, which tells this model from every other.
 
+        The denoiser, which follows from the cells and the seed, is left out: it may be trained later.
+
         Returns
         -------
         64 hexadecimal digits.
         """
-        return hashlib.sha256(_saving.serialised(self._weights())).hexdigest()
+        kept = {name: value for name, value in self._weights().items() if not name.startswith("network.denoiser.")}
+        return hashlib.sha256(_saving.serialised(kept)).hexdigest()
 
     def _weights(self) -> dict[str, Tensor]:
         """Tensors that results depend on."""
         tensors = {f"network.{name}": value for name, value in self.module.state_dict().items()}
-        return tensors | {"location": torch.from_numpy(self.location), "scale": torch.from_numpy(self.scale)}
+        return tensors | {name: torch.from_numpy(value) for name, value in vars(self.coordinates).items()}
 
     def _restore(self, description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         """Take over what every saved model has, before the networks are made."""
         self.schema, self.obsm_key = ConditionSchema.from_dict(description["schema"]), description["obsm_key"]
-        self.location, self.scale = tensors["location"].numpy(), tensors["scale"].numpy()
+        location, scale = tensors["location"].numpy(), tensors["scale"].numpy()
+        self.coordinates = Coordinates.linear(location, scale)
+        if "tail" in tensors:
+            self.coordinates = Coordinates(location, scale, tensors["tail"].numpy())
 
     def _restore_training(self, description: dict[str, Any], adata: AnnData | None) -> None:
         """Take over the training of a saved model, once it has its networks, and attach cells that fit."""
@@ -236,9 +237,9 @@ class EmbeddingModel(BaseModelClass):
             self._adata = adata
 
     @staticmethod
-    def _scale_of(x: Any) -> np.ndarray:
-        """Scale of each dimension."""
-        return local_scale(x, np.random.default_rng(0))
+    def _coordinates_of(x: Any) -> Coordinates:
+        """Coordinates for cells (n, d), in memory or not."""
+        return robust_coordinates(x, np.random.default_rng(0))
 
 
 def _check_setup(

@@ -56,13 +56,14 @@ class GenerationMixin(ScoringMixin):
         self._check_if_trained(warn=False)
         check_at_least(1, n_samples=n_samples, n_steps=n_steps)
         given = self._encode(condition, None, "condition").to(self._device)
+        self._train_denoiser("sample")
         n_members = self.module.n_members
         shape = (n_members, math.ceil(n_samples / n_members), len(self.location))
         noise = torch.randn(shape, generator=torch_generator(random_state, _SAMPLES), dtype=torch.float64)
         with torch.no_grad():
             drawn = sample(self.module, noise.to(self._device), given, n_steps=n_steps).cpu().numpy()
         # Cell i comes from member i mod n_members, so that any first part of the samples is balanced.
-        return drawn.swapaxes(0, 1).reshape(-1, shape[-1])[:n_samples] * self.scale + self.location
+        return self.coordinates.inverse(drawn.swapaxes(0, 1).reshape(-1, shape[-1])[:n_samples])
 
     def translate(
         self,
@@ -119,6 +120,7 @@ class GenerationMixin(ScoringMixin):
         cells, folds = self._cells(adata, rows)
         x, ends = self._standardised(cells), {"source": source, "target": target}
         conditions = {name: self._encode(value, cells, name) for name, value in ends.items()}
+        self._train_denoiser("translate")
         parts, places = [], []
         for network, place, batch, given in self._batches(x, folds, conditions, batch_size or DEFAULT_BATCH_SIZE):
             start = torch.from_numpy(batch).to(self._device)
@@ -126,4 +128,4 @@ class GenerationMixin(ScoringMixin):
                 moved = translate(network, start, given["source"], given["target"], n_steps=n_steps)
             parts.append(moved.mean(0).cpu().numpy())
             places.append(place)
-        return in_order(parts, places, axis=0) * self.scale + self.location
+        return self.coordinates.inverse(in_order(parts, places, axis=0))

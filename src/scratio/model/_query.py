@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ from scratio.model._methods import BATCH_SIZES, DEFAULT_BATCH_SIZE, Estimate, lo
 from scratio.model._reference import Judges
 from scratio.model._schema import ConditionDict
 from scratio.model._scoring import ScoringMixin, in_order
-from scratio.module import Condition
 
 
 class QueryMixin(ScoringMixin):
@@ -73,9 +71,9 @@ class QueryMixin(ScoringMixin):
             20 by default; steps of ``"ito"``, 64 by default.
         return_std
             Whether to return the standard error as well: a delete-a-group jackknife over the members, each of which
-            held out other cells, and the Monte-Carlo error of ``"ito"``. That of ``"head"`` is the mean of the
-            jackknife's variance over similar training cells and over all, half and half, or a third of the cell's own
-            if that is more (``scratio.stats.moderated_error``).
+            trained on other cells, and the Monte-Carlo error of ``"ito"``. That of ``"head"`` is the geometric mean of
+            the jackknife's variance over similar training cells, or a third of the cell's own if that is more
+            (``scratio.stats.moderated_error``).
         batch_size
             Cells per batch. Results depend neither on it nor on the order of the cells, beyond rounding.
         rows
@@ -110,6 +108,8 @@ class QueryMixin(ScoringMixin):
         dtype('float64')
         """
         method = resolve(method, self._settings["parametrization"] == "potential")
+        if method != "head":
+            self._train_denoiser(f"method={method!r}")
         if return_std and method != "ito":
             self._check_ensemble()
         estimate, further = log_ratio_estimator(method, field, n_steps)
@@ -224,10 +224,11 @@ class QueryMixin(ScoringMixin):
         for network, place, batch, given in self._batches(x, folds, conditions, size):
             z = (torch.tanh(q) * torch.from_numpy(batch)).expand(network.n_members, -1, -1).to(self._device)
             with torch.no_grad():
-                top, bottom = network.flows(z, q.to(z), [given["numerator"], given["denominator"]])
-                parts.append((torch.tanh(q).to(z) * (top.score - bottom.score)).double().cpu().numpy())
+                top, bottom = network.condition_gradients(z, q.to(z), [given["numerator"], given["denominator"]])
+                parts.append((torch.tanh(q).to(z) * (top - bottom)).double().cpu().numpy())
             places.append(place)
-        return in_order(parts, places, axis=1) / self.scale
+        raw = np.concatenate([np.asarray(block) for _, block in slabs(x.source)])
+        return in_order(parts, places, axis=1) * self.coordinates.slope(raw)
 
     def log_prob(
         self,
@@ -269,8 +270,11 @@ class QueryMixin(ScoringMixin):
         if return_std:
             self._check_ensemble()
         given = {"condition": condition}
+        self._train_denoiser("log_prob")
         mean, std = self._evaluate(adata, given, estimate, divergence, n_steps, batch_size, with_std=return_std)
-        mean -= np.log(self.scale).sum()
+        cells = self._cells(adata, None)[0]
+        raw = np.asarray(self._standardised(cells).source)
+        mean = mean + np.log(self.coordinates.slope(raw)).sum(1)
         return (mean, std) if return_std else mean
 
     def velocity(self, x: Any, t: float | Tensor, condition: ConditionDict) -> Tensor:
@@ -298,7 +302,8 @@ class QueryMixin(ScoringMixin):
         ValueError
             If a shape does not fit, or t lies outside of [0, 1].
         """
-        return self._vector_field(self.module.velocity, x, t, condition) * torch.from_numpy(self.scale)
+        field, slope, _ = self._vector_field("velocity", x, t, condition)
+        return field / slope
 
     def score(self, x: Any, t: float | Tensor, condition: ConditionDict) -> Tensor:
         r"""Score :math:`\nabla_x \log p_t(x | c)` of the path, averaged over the members; units as in :meth:`velocity`.
@@ -323,16 +328,19 @@ class QueryMixin(ScoringMixin):
         ValueError
             If a shape does not fit, or t lies outside of [0, 1].
         """
-        return self._vector_field(self.module.score, x, t, condition) / torch.from_numpy(self.scale)
+        field, slope, bend = self._vector_field("score", x, t, condition)
+        return field * slope + bend
 
     def _vector_field(
         self,
-        function: Callable[[Tensor, Tensor, Condition], Tensor],
+        name: str,
         x: Any,
         t: float | Tensor,
         condition: Any,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """A field in standardised coordinates, the slope of these, and the gradient of the log slope."""
         self._check_if_trained(warn=False)
+        self._train_denoiser(name)
         x = torch.as_tensor(x, dtype=torch.float64).cpu()
         if x.ndim != 2 or x.shape[1] != len(self.location):
             raise ValueError(f"x must have shape (n, {len(self.location)}), got {tuple(x.shape)}")
@@ -340,7 +348,10 @@ class QueryMixin(ScoringMixin):
         if t.shape[1] not in (1, len(x)) or not bool(((t >= 0.0) & (t <= 1.0)).all()):
             raise ValueError("t must be one number or one per row of x, between 0 (noise) and 1 (data)")
         given = self._encode(condition, None, "condition")
-        z = ((x - torch.from_numpy(self.location)) / torch.from_numpy(self.scale)).float()
+        raw, where = x.numpy(), self.coordinates
+        z = torch.from_numpy(where.forward(raw)).float()
         stacked, device = z.expand(self.module.n_members, *z.shape), self._device
         with torch.no_grad():
-            return function(stacked.to(device), t.to(device), given.to(device)).mean(0).double().cpu()
+            field = getattr(self.module, name)(stacked.to(device), t.to(device), given.to(device)).mean(0)
+        slopes = torch.from_numpy(where.slope(raw)), torch.from_numpy(where.slope_of_log_slope(raw))
+        return field.double().cpu(), *slopes

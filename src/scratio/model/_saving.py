@@ -15,7 +15,7 @@ from safetensors.torch import load, save
 from scratio._atomic import atomic
 from scratio._blocks import SLAB
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 DEFAULT_KIND = "ScRatio"
 """Class of models whose files do not say."""
 REQUIRED = {"settings", "schema", "obsm_key", "is_trained", "training", "history"}
@@ -136,3 +136,25 @@ def fingerprint(names: Any) -> str:
     for start in range(0, len(names), SLAB):
         digest.update("".join(f"{name}\0" for name in names[start : start + SLAB]).encode())
     return digest.hexdigest()
+
+
+def current_weights(
+    description: dict[str, Any], weights: dict[str, torch.Tensor], n_members: int
+) -> tuple[dict[str, torch.Tensor], list[tuple[int, int]]]:
+    """Weights of a potential in the names of the current format, and the shapes of its closed forms.
+
+    Before format 3 all members trained under the shares of all cells. Before format 4 a potential had one closed form,
+    with factors in place of weights, and a denoiser for each member, which is trained anew when it is asked for.
+    """
+    if description["format_version"] >= 4:
+        return weights, [tuple(shape) for shape in description["closed_forms"]]
+    common = weights["log_weights"].repeat(n_members, 1, 1)
+    found = {"log_train_shares": common, "log_held_out_shares": common}
+    found |= {name: value for name, value in weights.items() if not name.startswith(("marginal", "closed_form"))}
+    network = (found.pop("factor") * found.pop("share")).reshape(n_members, 1, 1)
+    closed, terms = found.pop("gate").reshape(n_members, 1, 1), found.pop("term_factors", torch.empty((n_members, 0)))
+    terms = terms[:, None] if terms.shape[1] else torch.ones((n_members, 1, 1))
+    shape = description.get("closed_form")
+    found |= {f"closed_forms.0.{name}": value for name, value in part(weights, "closed_form.").items()}
+    found["weights"] = torch.cat([network * terms, *([] if shape is None else [closed * terms])], dim=1)
+    return found, [] if shape is None else [tuple(shape)]

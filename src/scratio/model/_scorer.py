@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from scratio._coordinates import Coordinates
 from scratio.estimators import Divergence, rademacher_probes
 from scratio.model._known import KnownCells
-from scratio.model._methods import Estimator
-from scratio.module import Condition, FlowNetwork, PotentialNetwork
+from scratio.model._methods import Estimate, Estimator
+from scratio.module import Condition, FlowNetwork
 from scratio.stats import moderated_error
 from scratio.train import StandardisedCells
 
@@ -29,29 +29,35 @@ class Scorer:
     ----------
     networks
         Network of every fold's cells, or the one of all.
-    location, scale
+    coordinates
         What the embedding is standardised by.
     estimate, divergence, batch_size
         Estimator, its divergence, cells per batch.
-    share
-        Share of the cells that each member held out, for the standard error; None if none is asked for.
+    distinct
+        For each of the networks, the mean share of their training cells that two of its members do not have in common;
+        None if no standard errors are asked for.
     obsm_key
         Key of the embedding, for errors.
     moderation
-        Standardised cells of the reference and their own errors, where errors are moderated by those of similar cells.
+        Standardised cells of the reference, their own errors, and how many networks these come from, where errors are
+        moderated by those of similar cells.
+    judge
+        All networks, whose spread is the standard error of every cell, and their share as in ``distinct``; by default a
+        cell's standard error is the spread of the networks that score it. Networks that saw a cell say as much about
+        how the log ratio varies between samples of cells as those that did not, and they are more.
     known
         Training cells, where cells without folds may be among them; the last of the networks scores those that are not.
     """
 
     networks: Sequence[FlowNetwork]
-    location: np.ndarray
-    scale: np.ndarray
+    coordinates: Coordinates
     estimate: Estimator
     divergence: str
     batch_size: int
-    share: float | None
+    distinct: Sequence[float] | None
     obsm_key: str
-    moderation: tuple[np.ndarray, np.ndarray] | None = None
+    moderation: tuple[np.ndarray, np.ndarray, int] | None = None
+    judge: tuple[FlowNetwork, float] | None = None
     known: KnownCells | None = None
 
     def __call__(
@@ -70,7 +76,7 @@ class Scorer:
         """
         if folds is None and self.known is not None:
             folds = self.known.folds_of(cells, otherwise=len(self.networks) - 1)
-        x = StandardisedCells(cells, self.location, self.scale).standardise(cells).numpy()
+        x = StandardisedCells(cells, self.coordinates).standardise(cells).numpy()
         mean, error = self.score(x, folds, given)
         if self.moderation is not None:
             error = moderated_error(x, error, *self.moderation)
@@ -81,42 +87,34 @@ class Scorer:
     ) -> tuple[np.ndarray, np.ndarray]:
         """The same for standardised cells, with each cell's own standard error."""
         mean, error = np.empty(len(x)), np.full(len(x), np.nan)
-        for network, rows in networks_and_rows(self.networks, folds, len(x), self.batch_size):
-            cells = x[rows]
-            device = next(network.parameters()).device
-            here = {name: value[torch.from_numpy(rows)].to(device) for name, value in given.items()}
-            probes = rademacher_probes(cells, N_PROBES, _PROBES) if self.divergence == "rademacher" else None
-            z = torch.from_numpy(cells).to(device)
-            with torch.no_grad():
-                members, noise = self.estimate(network, z, here, Divergence(probes), cells)
-                spread = members
-                if self.share is not None and id(network) in self._unshrunk:
-                    # What the held-out cells do not support is left out of the log ratio, not of its error.
-                    spread, noise = self.estimate(self._unshrunk[id(network)], z, here, Divergence(probes), cells)
+        for place, rows in networks_and_rows(self.networks, folds, len(x), self.batch_size):
+            members, noise = self._members(self.networks[place], x[rows], rows, given)
             mean[rows] = members.mean(0).cpu().numpy()
-            if self.share is not None:
-                error[rows] = standard_error(spread, noise, self.share)
+            if self.distinct is not None and self.judge is None:
+                error[rows] = standard_error(members, noise, self.distinct[place])
+        if self.judge is not None:
+            network, distinct = self.judge
+            for _, rows in networks_and_rows([network], None, len(x), self.batch_size):
+                error[rows] = standard_error(*self._members(network, x[rows], rows, given), distinct)
         return mean, error
 
-    @cached_property
-    def _unshrunk(self) -> dict[int, PotentialNetwork]:
-        return {
-            id(network): network.unshrunk()
-            for network in self.networks
-            if isinstance(network, PotentialNetwork) and network.is_shrunk
-        }
-
-    def __getstate__(self) -> dict:
-        # Named by identities of this process.
-        return {name: value for name, value in self.__dict__.items() if name != "_unshrunk"}
+    def _members(
+        self, network: FlowNetwork, cells: np.ndarray, rows: np.ndarray, given: dict[str, Condition]
+    ) -> Estimate:
+        """Values of every member for some of the cells, and their Monte-Carlo variances."""
+        device = next(network.parameters()).device
+        here = {name: value[torch.from_numpy(rows)].to(device) for name, value in given.items()}
+        probes = rademacher_probes(cells, N_PROBES, _PROBES) if self.divergence == "rademacher" else None
+        with torch.no_grad():
+            return self.estimate(network, torch.from_numpy(cells).to(device), here, Divergence(probes), cells)
 
 
-def standard_error(members: Tensor, noise: Tensor | None, share: float) -> np.ndarray:
-    """Delete-a-group jackknife over the members, plus the Monte-Carlo error of their mean.
+def standard_error(members: Tensor, noise: Tensor | None, distinct: float) -> np.ndarray:
+    """Variance between members that trained on different cells, plus the Monte-Carlo error of their mean.
 
-    Each member leaves out another share h of the training cells, so that (1 - h) / h times the members' variance
-    estimates the variance of the log ratio over samples of cells; the members' initial weights make it too large rather
-    than too small.
+    Two members that have the share 1 - u of their training cells in common differ by u times twice the variance of the
+    log ratio over samples of cells; the members' initial weights make the estimate too large rather than too small.
+    With members that leave out a share h each, 1 / u = (1 - h) / h: the delete-a-group jackknife.
 
     Parameters
     ----------
@@ -124,13 +122,13 @@ def standard_error(members: Tensor, noise: Tensor | None, share: float) -> np.nd
         Values of every member, shape (n_members, n).
     noise
         Their Monte-Carlo variances, of the same shape, where there are any.
-    share
-        h.
+    distinct
+        u, the mean over pairs of members.
     """
     size = len(members)
     variance = members.new_zeros(members.shape[1:])
     if size > 1:
-        variance = variance + (1.0 - share) / share * members.var(0, correction=1)
+        variance = variance + members.var(0, correction=1) / distinct
     elif noise is None:
         variance = torch.full_like(variance, torch.nan)
     if noise is not None:
@@ -140,9 +138,9 @@ def standard_error(members: Tensor, noise: Tensor | None, share: float) -> np.nd
 
 def networks_and_rows(
     networks: Sequence[FlowNetwork], folds: np.ndarray | None, n: int, batch_size: int
-) -> Iterator[tuple[FlowNetwork, np.ndarray]]:
-    """Batches of rows with the network that may score them: one that never saw them, where there are folds."""
-    for fold, network in enumerate(networks):
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Batches of rows with the place of the network that scores them: with folds, one that never saw them."""
+    for fold in range(len(networks)):
         rows = np.arange(n) if folds is None else np.flatnonzero(folds == fold)
         for start in range(0, len(rows), batch_size):
-            yield network, rows[start : start + batch_size]
+            yield fold, rows[start : start + batch_size]

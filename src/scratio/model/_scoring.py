@@ -11,16 +11,18 @@ import torch
 from anndata import AnnData
 
 from scratio._blocks import slabs
+from scratio._coordinates import Coordinates
 from scratio._progress import with_progress
 from scratio.model._check import check_anndata, check_at_least, check_finite
 from scratio.model._combinations import distinct_rows
+from scratio.model._denoiser import cells_for, train_denoiser
 from scratio.model._known import KnownCells
 from scratio.model._lazy import is_dask, lazily
 from scratio.model._methods import DEFAULT_BATCH_SIZE, Estimator, choose
 from scratio.model._reference import ReferenceCells
 from scratio.model._schema import ConditionDict, ConditionSchema
 from scratio.model._scorer import Scorer, networks_and_rows
-from scratio.module import MARGINAL, Condition, FlowNetwork, PotentialNetwork, select_members
+from scratio.module import MARGINAL, Condition, FlowNetwork, PotentialNetwork, ResidualHeads, select_members
 from scratio.train import StandardisedCells
 
 DIVERGENCES = ("exact", "rademacher")
@@ -37,17 +39,22 @@ class ScoringMixin:
     module: FlowNetwork
     schema: ConditionSchema
     _settings: dict[str, Any]
-    location: np.ndarray
-    scale: np.ndarray
+    coordinates: Coordinates
     obsm_key: str
     embedding: Callable[[AnnData], np.ndarray]
     _standardised: Callable[..., StandardisedCells]
+    _new_denoiser: Callable[..., ResidualHeads]
     _check_if_trained: Callable[..., None]
 
     @property
     def n_members(self) -> int:
         """Networks that score a cell."""
         return self._settings["n_members"]
+
+    @property
+    def distinct(self) -> float:
+        """Mean share of their training cells that two members of a fold do not have in common."""
+        return self._distinct(self._networks(True)[0])
 
     def _check_ensemble(self) -> None:
         if self.n_members < 2:
@@ -106,23 +113,23 @@ class ScoringMixin:
         x = self._standardised(cells, finite=False)
         given = {name: self._encode(value, cells, name) for name, value in conditions.items()}
         known = self.known if folds is None else None
+        networks = self._networks(folds is not None) if known is None else [*self._networks(True), self.module]
         scorer = Scorer(
-            networks=self._networks(folds is not None) if known is None else [*self._networks(True), self.module],
-            location=self.location,
-            scale=self.scale,
+            networks=networks,
+            coordinates=self.coordinates,
             estimate=estimate,
             divergence=divergence,
             batch_size=batch_size or DEFAULT_BATCH_SIZE,
-            share=self.training_["validation_size"] if with_std else None,
+            distinct=[self._distinct(network) for network in networks] if with_std else None,
             obsm_key=self.obsm_key,
             known=known,
         )
         judges = self._known_reference(conditions) if with_std and moderate else None
         if judges is not None:
             reference, asked = judges
-            own = self._networks(reference.folds is not None)
-            error = replace(scorer, networks=own).score(reference.x, reference.folds, asked)[1]
-            scorer = replace(scorer, moderation=(reference.x, error))
+            scorer = replace(scorer, judge=(self.module, self._distinct(self.module)))
+            error = replace(scorer, networks=[self.module], known=None).score(reference.x, None, asked)[1]
+            scorer = replace(scorer, moderation=(reference.x, error, self.module.n_members))
         if is_dask(x.source):
             return lazily(scorer, x.source, folds, given)
         parts = []
@@ -161,9 +168,47 @@ class ScoringMixin:
         for start, raw in slabs(cells.source):
             x = cells.standardise(raw).numpy()
             own = None if folds is None else folds[start : start + len(raw)]
-            for network, here in networks_and_rows(networks, own, len(raw), batch_size):
+            for which, here in networks_and_rows(networks, own, len(raw), batch_size):
                 place = start + here
-                yield network, place, x[here], {name: value[place].to(self._device) for name, value in given.items()}
+                yield (
+                    networks[which],
+                    place,
+                    x[here],
+                    {name: value[place].to(self._device) for name, value in given.items()},
+                )
+
+    def _train_denoiser(self, reason: str) -> None:
+        """Train the potential's denoiser, if this is the first question that needs one."""
+        network = self.module
+        if not isinstance(network, PotentialNetwork) or network.denoiser is not None:
+            return
+        seed, cells = self.training_["random_state"], None
+        if self.adata is not None:
+            cells = self._standardised(self.adata)
+        elif self.reference is not None:
+            cells = cells_for(self.reference, network, seed)
+        if cells is None:
+            raise ValueError(f"{reason} needs cells to train a denoiser on: load the model with adata")
+        denoiser = self._new_denoiser(seed)
+        train_denoiser(denoiser, cells, seed, self._device, reason)
+        network.denoiser = denoiser
+
+    def _distinct(self, network: FlowNetwork) -> float:
+        """Mean share of their training cells that two members of a network do not have in common, less what bias adds.
+
+        The members are those of one fold, or of all. At the step that held-out labels choose, the squared bias of a
+        network is about as large as its variance, which alone shows in the members' spread: the variance counts twice,
+        but for the probability that a closed form is the truth.
+        """
+        size = network.n_members
+        if "distinct" not in self.training_:
+            # Of a model that an earlier version saved.
+            share = self.training_["validation_size"]
+            return share / (1.0 - share)
+        of_pairs = np.asarray(self.training_["distinct"])
+        blocks = [of_pairs[start : start + size, start : start + size] for start in range(0, len(of_pairs), size)]
+        means = [block.sum() / max(size * (size - 1), 1) for block in blocks]
+        return float(np.mean(means)) / (2.0 - self.training_["calibration"].get("probability", 0.0))
 
     def _networks(self, with_folds: bool) -> list[FlowNetwork]:
         """The network that scores each fold's cells: those of its members that never saw them."""

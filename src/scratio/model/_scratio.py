@@ -23,7 +23,9 @@ from scratio.module import ClosedFormDensities, FlowNetwork, PaperHeads, Potenti
 from scratio.paths import GaussianPath
 
 PARAMETRIZATIONS, BLOCKS, SCHEDULES = ("potential", "heads"), ("residual", "mlp"), ("linear",)
-_INITIAL_WEIGHTS = 10
+_INITIAL_WEIGHTS, _DENOISER = 10, 17
+
+MEMBERS_OF_FOLD, MEMBERS_ALONE = 2, 5
 
 
 class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
@@ -40,8 +42,9 @@ class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
     registry
         For scvi-tools; use ``adata``.
     parametrization
-        ``"potential"``: a marginal denoiser, and the conditions as a scalar potential on it, trained as log posterior
-        at every noise level; the log ratio is one forward pass. ``"heads"``: the paper's velocity and score.
+        ``"potential"``: the conditions as a scalar potential, the log posterior at every noise level; the log ratio is
+        one forward pass. Velocity and score add a denoiser of all cells, which is trained when they are first asked
+        for. ``"heads"``: the paper's velocity and score.
     block
         Network of ``"heads"``. ``"residual"``: residual blocks modulated by time and condition, preconditioned by the
         closed-form flow of a standard Gaussian, velocity and score read from one denoiser. ``"mlp"``: the paper's
@@ -61,7 +64,8 @@ class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
         Whether velocity and score of ``block="residual"`` are separate outputs instead of one denoiser. Separate
         outputs can contradict each other.
     n_members
-        Independent networks, trained together and averaged (per fold, where there are folds).
+        Independent networks, trained together and averaged (per fold, where there are folds). By default 2 for each of
+        several folds, and 5 without folds. Standard errors are made of their spread.
     n_folds
         Cross-fitting folds: with ``n_folds > 1`` the cells are split, stratified by condition, each fold has networks
         that never saw its cells, and the training cells are scored by those alone: they are recognised by their
@@ -99,7 +103,7 @@ class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
         n_hidden: int | None = None,
         n_layers: int | None = None,
         separate_heads: bool = False,
-        n_members: int = 3,
+        n_members: int | None = None,
         n_folds: int = 1,
         condition_dropout: float = 0.1,
     ) -> None:
@@ -111,7 +115,7 @@ class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
             if value not in allowed:
                 raise ValueError(f"{name} must be one of {list(allowed)}, got {value!r}")
         for name, number in (("n_members", n_members), ("n_folds", n_folds)):
-            if number < 1:
+            if number is not None and number < 1:
                 raise ValueError(f"{name} must be at least 1, got {number}")
         if not 0.0 <= condition_dropout < 1.0:
             raise ValueError(f"condition_dropout must lie in [0, 1), got {condition_dropout}")
@@ -130,7 +134,7 @@ class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
             "n_hidden": n_hidden,
             "n_layers": n_layers,
             "separate_heads": separate_heads,
-            "n_members": n_members,
+            "n_members": (MEMBERS_OF_FOLD if n_folds > 1 else MEMBERS_ALONE) if n_members is None else n_members,
             "n_folds": n_folds,
             "condition_dropout": condition_dropout,
         }
@@ -167,7 +171,8 @@ class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
             "is_trained": self.is_trained_,
             "training": self.training_,
             "history": history,
-            "closed_form": self._closed_form_shape(),
+            "closed_forms": self._closed_form_shapes(),
+            "has_denoiser": self._has_denoiser,
             "cells": None if self.adata is None else _saving.fingerprint(self.adata.obs_names),
         }
         tensors = self._weights()
@@ -206,8 +211,8 @@ class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
         model = cls(registry={"field_registries": {}}, **description["settings"])
         model._restore(description, tensors)
         model._combinations = Combinations(**_saving.part(tensors, "combinations."))
-        model._build(closed_form=description.get("closed_form"))
-        model.module.load_state_dict(_with_shares(_saving.part(tensors, "network."), model.module.n_members))
+        model._build()
+        model._load_network(description, _saving.part(tensors, "network."))
         reference = _saving.part(tensors, "reference.")
         model.reference = ReferenceCells.from_tensors(reference) if reference else None
         model._restore_training(description, adata)
@@ -218,32 +223,52 @@ class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
             model.known = KnownCells(tensors["keys"].numpy().view(np.uint64), tensors["folds"].numpy())
         return model
 
-    def _closed_form_shape(self) -> tuple[int, int] | None:
-        closed_form = self.module.closed_form if isinstance(self.module, PotentialNetwork) else None
-        return None if closed_form is None else closed_form.shape
+    def _closed_form_shapes(self) -> list[tuple[int, int]]:
+        return [form.shape for form in self.module.closed_forms] if isinstance(self.module, PotentialNetwork) else []
 
-    def _build(
-        self, random_state: int = 0, n_networks: int | None = None, closed_form: tuple[int, int] | None = None
-    ) -> None:
-        """Make the untrained networks; ``closed_form`` is the shape of one whose values will be loaded."""
+    @property
+    def _has_denoiser(self) -> bool:
+        return isinstance(self.module, PotentialNetwork) and self.module.denoiser is not None
+
+    def _load_network(self, description: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
+        """Put saved weights into the networks, once these have the parts that the weights are of."""
+        network = self.module
+        if isinstance(network, PotentialNetwork):
+            weights, shapes = _saving.current_weights(description, weights, network.n_members)
+            n_conditions, d = len(network.combinations), len(self.location)
+            forms = [ClosedFormDensities(network.n_members, n_conditions, *shape, d) for shape in shapes]
+            network.calibrate(forms, torch.ones((network.n_members, 1 + len(forms), network.n_terms)))
+            if description.get("has_denoiser", False):
+                network.denoiser = self._new_denoiser(0)
+        network.load_state_dict(weights)
+        network.eval()
+
+    def _build(self) -> None:
+        """Make the untrained networks."""
+        settings = self._settings
+        self.module = self._new_network(0, settings["n_members"] * settings["n_folds"])
+        self.is_trained_ = False
+        self._model_summary_string = (
+            f"ScRatio: {settings['parametrization']} ({settings['block']}), keys {self.schema.keys}, "
+            f"{len(self.location)} dimensions, {settings['n_members']} members, {settings['n_folds']} folds"
+        )
+
+    def _new_network(self, random_state: int, n_networks: int) -> FlowNetwork:
+        """Untrained networks."""
         settings = self._settings
         sizes = {name: settings[name] for name in ("n_hidden", "n_layers") if settings[name] is not None}
         common = {
             "n_features": len(self.location),
-            "path": GaussianPath(settings["sigma_min"], settings["sigma"]),
-            "n_members": settings["n_members"] * settings["n_folds"] if n_networks is None else n_networks,
+            "path": self._path,
+            "n_members": n_networks,
             "generator": torch_generator(random_state, _INITIAL_WEIGHTS),
             **sizes,
         }
         if settings["parametrization"] == "potential":
             observed = self._combinations
-            self.module = PotentialNetwork(
+            network: FlowNetwork = PotentialNetwork(
                 combinations=observed.codes, values=observed.values, weights=observed.weights, **common
             )
-            if closed_form is not None:
-                self.module.closed_form = ClosedFormDensities(
-                    self.module.n_members, len(observed.codes), *closed_form, len(self.location)
-                )
         else:
             keys = {
                 "n_categories": self.schema.n_categories,
@@ -251,20 +276,21 @@ class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
                 "dropout": settings["condition_dropout"],
             }
             if settings["block"] == "mlp":
-                self.module = PaperHeads(**keys, **common)
+                network = PaperHeads(**keys, **common)
             else:
-                self.module = ResidualHeads(separate_heads=settings["separate_heads"], **keys, **common)
-        self.module.eval()
-        self.is_trained_ = False
-        self._model_summary_string = (
-            f"ScRatio: {settings['parametrization']} ({settings['block']}), keys {self.schema.keys}, "
-            f"{len(self.location)} dimensions, {settings['n_members']} members, {settings['n_folds']} folds"
+                network = ResidualHeads(separate_heads=settings["separate_heads"], **keys, **common)
+        return network.eval()
+
+    def _new_denoiser(self, random_state: int) -> ResidualHeads:
+        """Untrained denoiser of all cells."""
+        return ResidualHeads(
+            n_features=len(self.location),
+            n_categories=[],
+            n_continuous=0,
+            path=self._path,
+            generator=torch_generator(random_state, _DENOISER),
         )
 
-
-def _with_shares(network: dict[str, torch.Tensor], n_members: int) -> dict[str, torch.Tensor]:
-    """Weights of a network; before format 3 all members of a potential trained under the shares of all cells."""
-    if "log_weights" not in network:
-        return network
-    common = network["log_weights"].repeat(n_members, 1, 1)
-    return {"log_train_shares": common, "log_held_out_shares": common, **network}
+    @property
+    def _path(self) -> GaussianPath:
+        return GaussianPath(self._settings["sigma_min"], self._settings["sigma"])

@@ -67,25 +67,13 @@ class FlowNetwork(nn.Module, ABC):
         """The same with exact divergences."""
         return [self.flow_and_divergence(z, q, condition) for condition in conditions]
 
+    def condition_gradients(self, z: Tensor, q: Tensor, conditions: Sequence[Condition]) -> list[Tensor]:
+        """Gradient of every condition's log density in z, up to a term that the conditions share."""
+        return [flow.score for flow in self.flows(z, q, conditions)]
+
     @abstractmethod
     def loss(self, x1: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
         """Training loss of each member, shape (n_members,); all noise comes from ``generator``."""
-
-    def is_validated(self, parameter: str) -> bool:
-        """Whether :meth:`validation_loss` depends on a parameter, so that its best step is known."""
-        return True
-
-    def prefers_untrained(self, members: slice) -> bool:
-        """Whether members are to stay untrained unless held-out cells speak clearly for their training."""
-        return False
-
-    def close(self) -> bool:
-        """Train no further what :meth:`validation_loss` judges; whether anything else is left to train."""
-        return False
-
-    def discard(self, members: slice) -> bool:
-        """Undo the training of members; False where the network cannot, so that initial weights have to be restored."""
-        return False
 
     @abstractmethod
     def validation_loss(
@@ -130,18 +118,24 @@ class Noised:
 
 
 def add_noise(
-    x1: Tensor, path: GaussianPath, generator: torch.Generator, n_draws: int | None = None, group: int = 1
+    x1: Tensor,
+    path: GaussianPath,
+    generator: torch.Generator,
+    n_draws: int | None = None,
+    group: int = 1,
+    towards_data: float = 1.0,
 ) -> Noised:
-    """Put cells (n_members, n, d) at coordinates that are uniform on the path.
+    """Put cells (n_members, n, d) at coordinates drawn along the path.
 
     Members whose numbers are equal modulo ``n_draws`` get the same noise; by default each gets its own. Where n is a
-    multiple of ``group``, so many successive cells share a coordinate, though not the noise.
+    multiple of ``group``, so many successive cells share a coordinate, though not the noise. Coordinates are
+    ``q_end * u ** towards_data`` with u uniform: below 1 more of them lie near the data.
     """
     n_members, n, d = x1.shape
     n_draws = n_members if n_draws is None else n_draws
     x0 = torch.randn((n_draws, n, d), generator=generator, device=x1.device)
     group = group if n % group == 0 else 1
-    levels = path.q_end * stratified_uniform(n_draws, n // group, generator, x1.device)
+    levels = path.q_end * stratified_uniform(n_draws, n // group, generator, x1.device) ** towards_data
     x0, levels = (draw.repeat(n_members // n_draws, 1, 1) for draw in (x0, levels))
     q = levels.repeat_interleave(group, dim=1)
     tanh, sech = torch.tanh(q), 1.0 / torch.cosh(q)

@@ -94,14 +94,24 @@ class ResidualHeads(FlowNetwork):
     def flow_and_divergence(self, z: Tensor, q: Tensor, condition: Condition) -> FlowWithDivergence:
         """Velocity, score and exact divergence: closed form for up to two blocks, forward mode beyond."""
         embedding = self._embed(q, condition)
-        first = cast(ResidualNet, self.nets[0])
-        if first.has_closed_form_trace:
-            output, trace = first.forward_and_trace(z, embedding)
-        else:
-            output, trace = first(z, embedding), forward_mode_divergence(lambda y: first(y, embedding), z)
+        output, trace = self._output_and_trace(z, embedding)
         last = output if len(self.nets) == 1 else self.nets[-1](z, embedding)
         sech = 1.0 / torch.cosh(q)
         return FlowWithDivergence(sech * output, torch.sinh(q) * last - z, sech.squeeze(-1) * trace)
+
+    def output(self, z: Tensor, q: Tensor) -> Tensor:
+        """F of a network without conditions, shape (n_members, n, d)."""
+        return self.nets[0](z, self.embedding(q, None))
+
+    def output_and_trace(self, z: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+        """The same with the trace of its Jacobian in z, shape (n_members, n)."""
+        return self._output_and_trace(z, self.embedding(q, None))
+
+    def _output_and_trace(self, z: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        first = cast(ResidualNet, self.nets[0])
+        if first.has_closed_form_trace:
+            return first.forward_and_trace(z, embedding)
+        return first(z, embedding), forward_mode_divergence(lambda y: first(y, embedding), z)
 
     def loss(self, x1: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
         """Denoising loss of each member, in units of the target's variance."""

@@ -83,10 +83,12 @@ def sinusoidal_features(position: Tensor, n_features: int, max_period: float = 1
 
 
 def select_members(module: Module, members: Sequence[int]) -> Module:
-    """Copy of a network with the given members only."""
+    """Copy of a network with the given members only; what its ``SHARED`` names is of all members."""
     chosen = copy.deepcopy(module)
-    index = torch.as_tensor(list(members))
-    for parameter in chosen.parameters():
+    index, shared = torch.as_tensor(list(members)), getattr(module, "SHARED", ())
+    for name, parameter in chosen.named_parameters():
+        if name.split(".")[0] in shared:
+            continue
         parameter.data = parameter.data[index.to(parameter.device)]
     setattr(chosen, "n_members", len(index))  # noqa: B010 (a plain attribute, which nn.Module hides from mypy)
     return chosen

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from scratio.module._base import Flow, FlowNetwork, FlowWithDivergence, add_noise, forward_mode_divergence
+from scratio.module._base import Flow, FlowNetwork, FlowWithDivergence, add_noise
 from scratio.module._basis import FactorisedBasis
 from scratio.module._closed_form import ClosedFormDensities
 from scratio.module._condition import MARGINAL, Condition, all_but
 from scratio.module._derivatives import Derivatives
 from scratio.module._embedding import CoordinateEmbedding
+from scratio.module._heads import ResidualHeads
 from scratio.module._queries import NamedCombinations, Query, place_of
 from scratio.module._residual import ResidualNet
 from scratio.module._terms import term_projections
@@ -24,6 +24,8 @@ SMALLEST_SINH = 1e-2
 """Below this sinh(q) the state is noise and the gradient of the potential is bounded by its factor tanh(q)."""
 CELLS_PER_LEVEL = 8
 """Cells of a batch that share a noise level, and with it the modulation of the networks, a third of their cost."""
+TOWARDS_DATA = 0.5
+"""Power of the uniform number that a noise level is drawn by: below 1 more levels lie near the data."""
 MAX_JOINT = 32
 """Largest number of combinations of several keys that have outputs of their own."""
 LOGIT_GRADIENTS = 2**25
@@ -31,10 +33,10 @@ LOGIT_GRADIENTS = 2**25
 
 
 class PotentialNetwork(FlowNetwork):
-    r"""Marginal denoiser plus the log posterior of the condition at every noise level.
+    r"""Log posterior of the condition at every noise level, beside one denoiser of all cells.
 
     Over the observed combinations c of the condition keys, with weights :math:`\pi_c`, the logits
-    :math:`\ell_c(z, q) = \log \pi_c + g B_c(z, q) + a s \tanh(q) G_c(z, q)` define
+    :math:`\ell_c(z, q) = \log \pi_c + \sum_j w_j B_{jc}(z, q) + w_0 \tanh(q) G_c(z, q)` define
 
     .. math::
         \phi_c(z, q) = \log p_q(z | c) - \log p_q(z) = \log \operatorname{softmax}(\ell)_c - \log \pi_c .
@@ -43,24 +45,23 @@ class PotentialNetwork(FlowNetwork):
     :math:`\phi_S = \log \sum_{c \in S} \operatorname{softmax}(\ell)_c - \log \sum_{c \in S} \pi_c`, so every marginal
     is exact and needs no training of its own. Class sizes do not shift a ratio: a member trains on the posterior under
     the shares of the combinations among its own training cells (:meth:`set_shares`), is judged under those of the cells
-    it holds out, and combinations are mixed to a marginal by :math:`\pi`, their shares among all cells. With the
-    marginal F of :class:`ResidualHeads`,
+    it holds out, and combinations are mixed to a marginal by :math:`\pi`, their shares among all cells. The log ratio
+    of two conditions is a difference of potentials at the smallest noise level.
 
-    .. math:: F_S = F + \nabla_z \phi_S / \sinh q, \qquad \nabla \log p_q(z | S) = \sinh(q) F_S - z .
+    G is a network that starts at zero. It is trained by the cross-entropy of the logits at all noise levels. The closed
+    forms B are log densities of Gaussians or small mixtures fitted to the conditions (:class:`ClosedFormDensities`).
+    :meth:`calibrate` adds them after the training, with weights w that held-out cells choose. With several crossed keys
+    the weights differ between a term for each key and one for their interaction (:func:`term_projections`), so that a
+    key that says nothing is silenced although another one says much.
 
     Up to 32 combinations have an output of G each. More of them, if they are combinations of several keys, share
     outputs (:class:`FactorisedBasis`). A continuous key is cut into levels, which take part in the combinations; G_c
     is a smooth function of the level's value, so that a number that is asked about need not be one of them.
 
-    B is a closed form, the log densities of Gaussians or small mixtures fitted to the conditions
-    (:class:`ClosedFormDensities`), or nothing; G is a network that starts at zero. It is trained on top of B, with
-    g = s = 1, or without it; then held-out cells decide the gate g and the network's share s = 1 - g. Last they decide
-    the factor a, near 1 where they support the network and 0 where they do not. With several crossed keys the whole
-    potential g B + a s tanh(q) G is split into a term for each key and one for their interaction, with a factor each
-    (:func:`term_projections`), so that a key that says nothing is silenced although another one says much. The loss is
-    the cross-entropy of the logits at all noise levels plus the denoising loss of :math:`F_c`, which regularises the
-    classifier (design.md, section 4). The log ratio of two conditions is a difference of potentials at the smallest
-    noise level.
+    Velocity and score need a denoiser F of all cells, which knows no labels and is the same for all members
+    (:class:`ResidualHeads` without conditions; trained when it is first asked for):
+
+    .. math:: F_S = F + \nabla_z \phi_S / \sinh q, \qquad \nabla \log p_q(z | S) = \sinh(q) F_S - z .
 
     Parameters
     ----------
@@ -78,11 +79,12 @@ class PotentialNetwork(FlowNetwork):
         Number of stacked networks.
     n_hidden, n_layers, n_embed
         Width, number of residual blocks, width of the embedding of q.
-    closed_form
-        Closed form B, with as many members.
     generator
-        Source of the initial weights; the initial potential is that of the closed form.
+        Source of the initial weights; the initial potential is zero.
     """
+
+    SHARED = ("denoiser",)
+    """Parts that all members share, so that selecting members leaves them whole."""
 
     combinations: Tensor
     values_of_combinations: Tensor
@@ -102,7 +104,6 @@ class PotentialNetwork(FlowNetwork):
         n_hidden: int = 128,
         n_layers: int = 2,
         n_embed: int = 64,
-        closed_form: ClosedFormDensities | None = None,
     ) -> None:
         super().__init__()
         self.path, self.n_members, self.n_features = path, n_members, n_features
@@ -112,43 +113,48 @@ class PotentialNetwork(FlowNetwork):
         self.register_buffer("log_weights", weights.log())
         # Parameters, so that each member has its own and selecting members selects them.
         self.log_train_shares, self.log_held_out_shares = (
-            nn.Parameter(weights.log().repeat(n_members, 1, 1), requires_grad=False) for _ in range(2)
+            _fixed(weights.log().repeat(n_members, 1, 1)) for _ in range(2)
         )
-
-        def net(n_out: int) -> ResidualNet:
-            return ResidualNet(
-                n_members,
-                n_in=n_features,
-                n_out=n_out,
-                n_hidden=n_hidden,
-                n_layers=n_layers,
-                n_embed=n_embed,
-                generator=generator,
-            )
-
-        # Each net has an embedding of its own: the held-out loss chooses the classifier's step, not the denoiser's.
         self.classifier_embedding = CoordinateEmbedding(n_members, n_embed, 0, generator)
-        self.marginal_embedding = CoordinateEmbedding(n_members, n_embed, 0, generator)
         self.basis = None
         if values.shape[1] or (combinations.shape[1] > 1 and len(combinations) > MAX_JOINT):
             n_categories = [int(codes.max()) + 1 for codes in combinations.T]
             levels = [torch.unique(column) for column in values.T]
             self.basis = FactorisedBasis(n_members, n_categories, levels, generator)
-        n_outputs = len(combinations) if self.basis is None else self.basis.n_features
-        self.marginal, self.classifier = net(n_features), net(n_outputs)
-        self.closed_form = closed_form
-        self.gate, self.share, self.factor = (
-            nn.Parameter(torch.ones((n_members, 1, 1)), requires_grad=False) for _ in range(3)
+        self.classifier = ResidualNet(
+            n_members,
+            n_in=n_features,
+            n_out=len(combinations) if self.basis is None else self.basis.n_features,
+            n_hidden=n_hidden,
+            n_layers=n_layers,
+            n_embed=n_embed,
+            generator=generator,
         )
-        self.classifier_is_closed = False
+        self.closed_forms = nn.ModuleList()
         projections = torch.empty((0,)) if values.shape[1] else term_projections(combinations)
         self.register_buffer("projections", projections, persistent=False)
-        self.term_factors = nn.Parameter(torch.ones((n_members, len(projections))), requires_grad=False)
+        self.weights = _fixed(torch.ones((n_members, 1, self.n_terms)))
+        self.is_calibrated = False
+        self.denoiser: ResidualHeads | None = None
 
     @property
-    def is_shrunk(self) -> bool:
-        """Whether held-out cells have taken something back."""
-        return bool((self.factor < 1.0).any()) or bool((self.term_factors < 1.0).any())
+    def n_terms(self) -> int:
+        """Number of terms that have weights of their own: one, or one for each crossed key and their interaction."""
+        return max(len(self.projections), 1)
+
+    def calibrate(self, closed_forms: Sequence[ClosedFormDensities], weights: Tensor) -> None:
+        """Add closed forms to the potential, and weigh the parts.
+
+        Parameters
+        ----------
+        closed_forms
+            Closed forms, with as many members.
+        weights
+            Weight of each term of the network and of every closed form, shape (n_members, 1 + n_closed_forms, n_terms).
+        """
+        device = self.weights.device
+        self.closed_forms = nn.ModuleList(closed_forms).to(device)
+        self.weights, self.is_calibrated = _fixed(weights.to(self.weights)), True
 
     def set_shares(self, train: Tensor, held_out: Tensor) -> None:
         """Set the shares of the combinations among each member's cells.
@@ -172,7 +178,7 @@ class PotentialNetwork(FlowNetwork):
         with what is asked and not with what was registered.
         """
         everything, embedding = self._all(), self.classifier_embedding(q)
-        features, base = self._amplitude(q) * self.classifier(z, embedding), self._base(z, q)
+        features, base = torch.tanh(q) * self.classifier(z, embedding), self._base(z, q)
         found = []
         for condition in conditions:
             named = None if self.basis is None else self._named(condition, everything.weight)
@@ -206,7 +212,7 @@ class PotentialNetwork(FlowNetwork):
         queries = self._queries_and_all(conditions)
         embedding = self.classifier_embedding(q)
         values, pull = torch.func.vjp(lambda y: self._log_likelihoods(y, q, embedding, queries), z)[:2]
-        output = self.marginal(z, self.marginal_embedding(q))
+        output = self._denoised(z, q)
         flows = []
         for index in range(len(conditions)):
             # The potential is the difference to the marginal, which comes last.
@@ -235,10 +241,10 @@ class PotentialNetwork(FlowNetwork):
             ]
             return [FlowWithDivergence.joined(part) for part in zip(*parts, strict=True)]
         queries = self._queries_and_all(conditions)
-        features = self.classifier.derivatives(z, self.classifier_embedding(q)).scale(self._amplitude(q))
+        features = self.classifier.derivatives(z, self.classifier_embedding(q)).scale(torch.tanh(q))
         base = self._base_derivatives(z, q)
         *own, marginal = [query.log_likelihood(base, features) for query in queries]
-        output, trace = self._marginal_and_trace(z, self.marginal_embedding(q))
+        output, trace = self._denoised_and_trace(z, q)
         flows = []
         for derivatives in own:
             potential = derivatives - marginal
@@ -247,75 +253,61 @@ class PotentialNetwork(FlowNetwork):
             flows.append(FlowWithDivergence(velocity, score, (trace + potential.laplacian / sinh) / cosh))
         return flows
 
+    def condition_gradients(self, z: Tensor, q: Tensor, conditions: Sequence[Condition]) -> list[Tensor]:
+        """Gradient of every condition's log density up to a term that the conditions share; needs no denoiser."""
+        queries = [*self._queries_and_all(conditions)][:-1]
+        embedding = self.classifier_embedding(q)
+        values, pull = torch.func.vjp(lambda y: self._log_likelihoods(y, q, embedding, queries), z)[:2]
+        pulled = []
+        for index in range(len(queries)):
+            weights = [torch.zeros_like(value) for value in values]
+            weights[index] = torch.ones_like(values[0])
+            pulled.append(pull(weights)[0])
+        return pulled
+
     def loss(self, x1: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
-        """Cross-entropy in nats plus denoising loss in units of its target's variance, per member."""
-        noised = add_noise(x1, self.path, generator, group=CELLS_PER_LEVEL)
-        z, q, target = noised.z, noised.q, noised.target
-        marginal_embedding = self.marginal_embedding(noised.levels)
-        if self.classifier_is_closed:
-            return ((self.marginal(z, marginal_embedding) - target) ** 2).mean((1, 2))
-        z.requires_grad_(True)
-        log_posterior = self._log_posterior(z, q, self.classifier_embedding(noised.levels), self.log_train_shares)
-        own = log_posterior.gather(-1, self.index(condition).unsqueeze(-1)).squeeze(-1)
-        (gradient,) = torch.autograd.grad(own.sum(), z, create_graph=True)
-        output = self.marginal(z, marginal_embedding) + gradient / torch.sinh(q).clamp_min(SMALLEST_SINH)
-        return ((output - target) ** 2).mean((1, 2)) - own.mean(1)
+        """Cross-entropy in nats of the labels at noise levels drawn for the cells, per member.
 
-    def is_validated(self, parameter: str) -> bool:
-        """The cross-entropy does not see the marginal denoiser."""
-        return not parameter.startswith("marginal")
-
-    def prefers_untrained(self, members: slice) -> bool:
-        """Where a closed form tells the conditions apart: without a network it extrapolates best.
-
-        Elsewhere the factor takes back what the held-out cells do not support.
+        Cells with noise are as good as further cells, and what holds at all levels cannot follow the noise of one.
         """
-        return self.closed_form is not None and bool((self.closed_form.mean[members] != 0.0).any())
-
-    def close(self) -> bool:
-        """From now on train the marginal denoiser alone, on the cells of all conditions."""
-        self.classifier_is_closed = True
-        self.classifier.requires_grad_(False)
-        self.classifier_embedding.requires_grad_(False)
-        if self.basis is not None:
-            self.basis.requires_grad_(False)
-        return True
-
-    def discard(self, members: slice) -> bool:
-        """Give the network no say; its spread between the members still tells how uncertain the log ratio is."""
-        self.factor.data[members] = 0.0
-        return True
-
-    def unshrunk(self) -> PotentialNetwork:
-        """Copy with the full say of the network."""
-        copied = copy.deepcopy(self)
-        copied.factor.data.fill_(1.0)
-        copied.term_factors.data.fill_(1.0)
-        return copied
+        noised = add_noise(x1, self.path, generator, group=CELLS_PER_LEVEL, towards_data=TOWARDS_DATA)
+        embedding = self.classifier_embedding(noised.levels)
+        log_posterior = self._log_posterior(noised.z, noised.q, embedding, self.log_train_shares)
+        return -log_posterior.gather(-1, self.index(condition).unsqueeze(-1)).squeeze(-1).mean(1)
 
     def validation_loss(
         self, x1: Tensor, condition: Condition, generator: torch.Generator, n_draws: int | None = None
     ) -> Tensor:
-        """Cross-entropy of every cell in nats, at the smallest noise level plus at one drawn for it.
-
-        The first is what the log ratio is read from. Conditions that do not overlap there are told apart by any
-        potential; the second still judges how far apart it puts them.
-        """
-        index = self.index(condition).unsqueeze(-1)
+        """Cross-entropy of every cell in nats at the smallest noise level, where the log ratio is read."""
         end = torch.full((1, 1, 1), self.path.q_end, device=x1.device)
-        drawn = add_noise(x1, self.path, generator, n_draws, group=CELLS_PER_LEVEL)
-        loss = x1.new_zeros(x1.shape[:2])
-        for z, q, levels in ((torch.tanh(end) * x1, end, end), (drawn.z, drawn.q, drawn.levels)):
-            log_posterior = self._log_posterior(z, q, self.classifier_embedding(levels), self.log_held_out_shares)
-            loss = loss - log_posterior.gather(-1, index).squeeze(-1)
-        return loss
+        embedding = self.classifier_embedding(end)
+        log_posterior = self._log_posterior(torch.tanh(end) * x1, end, embedding, self.log_held_out_shares)
+        return -log_posterior.gather(-1, self.index(condition).unsqueeze(-1)).squeeze(-1)
 
-    def held_out_logits(self, x1: Tensor) -> tuple[Tensor, Tensor]:
-        """At the smallest noise level, under the held-out cells' shares: logits without the network, what it adds."""
+    def parts(self, x1: Tensor, closed_forms: Sequence[ClosedFormDensities] = ()) -> Tensor:
+        """Unweighted parts of the potential at the smallest noise level: of the network, and of closed forms.
+
+        Parameters
+        ----------
+        x1
+            Cells, shape (n_members, n, d).
+        closed_forms
+            Closed forms, with as many members.
+
+        Returns
+        -------
+        Shape (1 + n_closed_forms, n_terms, n_members, n, n_combinations).
+        """
         q = torch.full((1, 1, 1), self.path.q_end, dtype=x1.dtype, device=x1.device)
         z = torch.tanh(q) * x1
-        learnt = self._all().logits(self.classifier(z, self.classifier_embedding(q)))
-        return self._base(z, q, self.log_held_out_shares), self.share * torch.tanh(q) * learnt
+        basis = None if self.basis is None else self.basis(self.combinations, self.values_of_combinations)
+        learnt = Query(basis, torch.zeros(()), torch.zeros(())).logits(self.classifier(z, self.classifier_embedding(q)))
+        found = torch.stack([torch.tanh(q) * learnt, *(form(z, q) for form in closed_forms)])
+        # A term that all combinations share says nothing; closed forms have a large one.
+        found = found - found.mean(-1, keepdim=True)
+        if not len(self.projections):
+            return found[:, None]
+        return torch.einsum("tcd,pmnd->ptmnc", self.projections, found)
 
     def combinations_in(self, condition: Condition) -> Tensor:
         """Which combinations agree with a condition, (..., n, n_combinations).
@@ -338,40 +330,52 @@ class PotentialNetwork(FlowNetwork):
         return place_of(self.combinations, condition.codes)
 
     def _log_posterior(self, z: Tensor, q: Tensor, embedding: Tensor, log_shares: Tensor) -> Tensor:
-        learnt = self._all().logits(self.classifier(z, embedding))
-        return (self._base(z, q, log_shares) + self._amplitude(q) * learnt).log_softmax(-1)
-
-    def _amplitude(self, q: Tensor) -> Tensor:
-        """What the outputs of the network are multiplied with."""
-        return self.factor * self.share * torch.tanh(q)
+        learnt = self._all().logits(torch.tanh(q) * self.classifier(z, embedding))
+        return (self._base(z, q, log_shares) + learnt).log_softmax(-1)
 
     def _log_likelihoods(self, z: Tensor, q: Tensor, embedding: Tensor, queries: Sequence[Query]) -> list[Tensor]:
-        return self._summed(self._amplitude(q) * self.classifier(z, embedding), self._base(z, q), queries)
+        return self._summed(torch.tanh(q) * self.classifier(z, embedding), self._base(z, q), queries)
 
     def _summed(self, features: Tensor, base: Tensor, queries: Sequence[Query]) -> list[Tensor]:
         return [(base + query.logits(features) + query.outside).logsumexp(-1) - query.log_weight for query in queries]
 
     def _base(self, z: Tensor, q: Tensor, log_shares: Tensor | None = None) -> Tensor:
-        log_shares = self.log_weights if log_shares is None else log_shares
-        if self.closed_form is None:
-            return log_shares.expand(*z.shape[:-1], -1)
-        potential, mixing = self.gate * self.closed_form(z, q), self._mixing()
-        return log_shares + (potential if mixing is None else potential @ mixing.transpose(1, 2))
+        """Log shares and closed forms: the logits without the network."""
+        logits = (self.log_weights if log_shares is None else log_shares).expand(*z.shape[:-1], -1)
+        for place, closed_form in enumerate(self.closed_forms, start=1):
+            logits = logits + closed_form(z, q) @ self._mixing(place).transpose(1, 2)
+        return logits
 
     def _base_derivatives(self, z: Tensor, q: Tensor) -> Derivatives:
         log_weights = self.log_weights.expand(*z.shape[:-1], -1)
-        if self.closed_form is None:
-            gradient = z.new_zeros((*log_weights.shape, z.shape[-1]))
-            return Derivatives(log_weights, gradient, torch.zeros_like(log_weights))
-        closed_form, mixing = self.closed_form.derivatives(z, q).scale(self.gate), self._mixing()
-        closed_form = closed_form if mixing is None else closed_form.combine(mixing)
-        return replace(closed_form, value=closed_form.value + log_weights)
+        gradient = z.new_zeros((*log_weights.shape, z.shape[-1]))
+        total = Derivatives(log_weights, gradient, torch.zeros_like(log_weights))
+        for place, closed_form in enumerate(self.closed_forms, start=1):
+            total = total + cast(ClosedFormDensities, closed_form).derivatives(z, q).combine(self._mixing(place))
+        return total
 
-    def _marginal_and_trace(self, z: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
-        if self.marginal.has_closed_form_trace:
-            return self.marginal.forward_and_trace(z, embedding)
-        trace = forward_mode_divergence(lambda y: self.marginal(y, embedding), z)
-        return self.marginal(z, embedding), trace
+    def _mixing(self, part: int) -> Tensor:
+        """Matrix that multiplies the values of a part at all combinations, (n_members, n_combinations, n_combinations).
+
+        The network is part 0.
+        """
+        if not len(self.projections):
+            return self.weights[:, part, :, None] * torch.eye(len(self.combinations), device=self.weights.device)
+        return torch.einsum("mt,tcd->mcd", self.weights[:, part], self.projections)
+
+    def _denoised(self, z: Tensor, q: Tensor) -> Tensor:
+        denoiser, shape = self._trained_denoiser(), z.shape
+        return denoiser.output(*_as_one_member(z, q)).reshape(shape)
+
+    def _denoised_and_trace(self, z: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+        denoiser, shape = self._trained_denoiser(), z.shape
+        output, trace = denoiser.output_and_trace(*_as_one_member(z, q))
+        return output.reshape(shape), trace.reshape(shape[:-1])
+
+    def _trained_denoiser(self) -> ResidualHeads:
+        if self.denoiser is None:
+            raise RuntimeError("velocity and score need a denoiser, and this network has none yet")
+        return self.denoiser
 
     @staticmethod
     def _from_gradient(z: Tensor, q: Tensor, output: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
@@ -380,19 +384,13 @@ class PotentialNetwork(FlowNetwork):
         return own / torch.cosh(q), torch.sinh(q) * own - z
 
     def _all(self) -> Query:
-        """All combinations as each member saw them in training, the marginal that its denoiser has learnt."""
+        """All combinations as each member saw them in training."""
         shift, nothing = self.log_train_shares - self.log_weights, self.log_weights.new_zeros(())
         weight = None if self.basis is None else self.basis(self.combinations, self.values_of_combinations)
-        mixing = self._mixing()
-        if mixing is not None:
-            weight = mixing if weight is None else mixing @ weight
-        return Query(weight, shift, nothing)
-
-    def _mixing(self) -> Tensor | None:
-        """Matrix that multiplies the terms of the potential with their factors; None where all are 1."""
-        if not bool((self.term_factors < 1.0).any()):
-            return None
-        return torch.einsum("mt,tcd->mcd", self.term_factors, self.projections)
+        if not self.is_calibrated:
+            return Query(weight, shift, nothing)
+        mixing = self._mixing(0)
+        return Query(mixing if weight is None else mixing @ weight, shift, nothing)
 
     def _queries_and_all(self, conditions: Sequence[Condition]) -> list[Query]:
         everything = self._all()
@@ -411,5 +409,17 @@ class PotentialNetwork(FlowNetwork):
         n, n_combinations = condition.values.shape[-2], len(self.combinations)
         values = given.where(~given.isnan(), self.values_of_combinations).reshape(n * n_combinations, -1)
         weight = self.basis(self.combinations.repeat(n, 1), values.to(self.dtype))
+        # Terms have weights of their own only where there are no numbers.
+        weight = self.weights[:, 0, :, None] * weight.unflatten(1, (n, n_combinations)).flatten(1, 2)
         weight = weight.unflatten(1, (n, n_combinations))
         return Query(weight.squeeze(1) if n == 1 else weight, outside, log_weight)
+
+
+def _fixed(values: Tensor) -> nn.Parameter:
+    """Values of each member that no optimiser touches; a parameter, so that selecting members selects them."""
+    return nn.Parameter(values, requires_grad=False)
+
+
+def _as_one_member(z: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+    """States and coordinates of all members as those of one."""
+    return z.reshape(1, -1, z.shape[-1]), q.expand(*z.shape[:-1], 1).reshape(1, -1, 1)

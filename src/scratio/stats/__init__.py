@@ -5,8 +5,10 @@ from scratio.stats._classifier import held_out_log_odds
 from scratio.stats._count_model import SampleDesign
 from scratio.stats._fdr import weighted_fdr
 from scratio.stats._folds import balanced_rows, disjoint_parts, grouped_folds, most_folds, stratified_folds
+from scratio.stats._label_weights import bounded_loss, label_slopes, posterior_weights
 from scratio.stats._mixtures import (
     ConditionMixture,
+    abundances,
     class_gaussian,
     common_components,
     common_responsibility,
@@ -17,28 +19,19 @@ from scratio.stats._moderation import moderated_error
 from scratio.stats._neighborhoods import neighbor_counts, neighborhoods
 from scratio.stats._rotation import N_ROTATIONS
 from scratio.stats._samples import SampleTest, compare_samples, effects_without
-from scratio.stats._scaling import local_scale, standard_scale
-from scratio.stats._shrinkage import (
-    Shrinkage,
-    bounded_loss,
-    held_out_share,
-    held_out_shrinkage,
-    labels_are_silent,
-    supported_terms,
-    term_shrinkage,
-)
+from scratio.stats._scaling import robust_coordinates, standard_scale
 from scratio.stats._summary import mean_and_error
 from scratio.stats._support import TypicalityIndex, is_supported, typicality
 
 __all__ = [
     "TypicalityIndex",
+    "abundances",
     "balanced_rows",
     "Calibration",
     "ConditionMixture",
     "N_ROTATIONS",
     "SampleDesign",
     "SampleTest",
-    "Shrinkage",
     "bounded_loss",
     "class_gaussian",
     "common_components",
@@ -48,26 +41,23 @@ __all__ = [
     "effects_without",
     "grouped_folds",
     "held_out_log_odds",
-    "held_out_share",
-    "held_out_shrinkage",
     "is_supported",
     "label_slope",
-    "labels_are_silent",
-    "local_scale",
+    "label_slopes",
     "mean_and_error",
     "moderated_error",
     "most_folds",
     "neighbor_counts",
     "neighborhoods",
     "overlap",
+    "posterior_weights",
     "reliability",
     "residual_inflation",
+    "robust_coordinates",
     "shared_gaussian",
     "shared_mixture",
     "standard_scale",
     "stratified_folds",
-    "supported_terms",
-    "term_shrinkage",
     "typicality",
     "weighted_fdr",
 ]

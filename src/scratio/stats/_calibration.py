@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import expit, logit, logsumexp
 from sklearn.neighbors import NearestNeighbors
 
-from scratio.stats._shrinkage import term_shrinkage
+from scratio.stats._label_weights import label_slopes
 
 N_BINS, N_NEIGHBORS, SIGNIFICANT = 10, 20, 2.0
 
@@ -49,8 +49,8 @@ def label_slope(
     terms = np.stack([logits(log_ratio), logits(np.ones_like(log_ratio))])
     if np.ptp(log_ratio) == 0.0:
         return Calibration(float("nan"), float("nan"))
-    found = term_shrinkage(logits(offset), terms, is_treatment.astype(int), groups)[0]
-    return Calibration(found.slope, found.standard_error)
+    found = label_slopes(logits(offset), terms, is_treatment.astype(int), groups)
+    return Calibration(float(found.slope[0]), float(found.standard_error[0]))
 
 
 def reliability(

@@ -11,7 +11,7 @@ from sklearn.covariance import ledoit_wolf
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
-MAX_CELLS, N_ITERATIONS, RIDGE = 20_000, 10, 1e-3
+MAX_CELLS, N_ITERATIONS, RIDGE = 10_000, 5, 1e-3
 """Cells and iterations of expectation maximisation; ridge in units of the mean variance."""
 
 
@@ -77,11 +77,11 @@ def class_gaussian(x: np.ndarray, codes: np.ndarray, n_conditions: int) -> Condi
 def common_responsibility(x: np.ndarray, n_components: int, rng: np.random.Generator) -> np.ndarray:
     """Responsibilities of a mixture of Gaussians fitted to cells without their conditions, (n, n_components).
 
-    By :class:`sklearn.mixture.GaussianMixture`, from at most 20,000 cells drawn with ``rng``.
+    By :class:`sklearn.mixture.GaussianMixture`, from at most 10,000 cells drawn with ``rng``.
     """
     rows = np.sort(rng.permutation(len(x))[:MAX_CELLS])
     mixture = GaussianMixture(
-        n_components, reg_covar=_ridge(x), max_iter=100, tol=1e-2, random_state=int(rng.integers(2**31))
+        n_components, reg_covar=_ridge(x), max_iter=30, tol=1e-2, random_state=int(rng.integers(2**31))
     )
     with warnings.catch_warnings():
         # The start of another iteration need not have converged.
@@ -113,24 +113,36 @@ def shared_mixture(x: np.ndarray, codes: np.ndarray, n_conditions: int, responsi
     return mixture
 
 
-def common_components(
-    x: np.ndarray, codes: np.ndarray, n_conditions: int, responsibility: np.ndarray
-) -> ConditionMixture:
-    """Mixtures that differ in their abundances alone: a condition changes how many cells of each type there are.
-
-    The components are those of all cells, whatever their condition; the abundances of each condition are found by
-    expectation maximisation and drawn towards the common ones by the weight of one cell.
+def common_components(x: np.ndarray, responsibility: np.ndarray) -> tuple[ConditionMixture, np.ndarray]:
+    """Mixture of all cells, whatever their condition, and the log density of every component in every cell.
 
     Parameters
     ----------
-    x, codes, n_conditions
-        As in :func:`shared_gaussian`.
+    x
+        Cells, shape (n, d).
     responsibility
         Of the components for each cell, from :func:`common_responsibility`, shape (n, n_components).
     """
-    everyone = np.zeros(len(x), dtype=codes.dtype)
+    everyone = np.zeros(len(x), dtype=np.int64)
     common = _maximise(x, everyone, 1, responsibility, _ridge(x))
-    log_density = _log_joint(x, everyone, replace(common, log_weight=np.zeros_like(common.log_weight)))
+    return common, _log_joint(x, everyone, replace(common, log_weight=np.zeros_like(common.log_weight)))
+
+
+def abundances(
+    common: ConditionMixture, log_density: np.ndarray, codes: np.ndarray, n_conditions: int
+) -> ConditionMixture:
+    """Mixtures that differ in their abundances alone: a condition changes how many cells of each type there are.
+
+    The abundances of each condition are found by expectation maximisation and drawn towards the common ones by the
+    weight of one cell.
+
+    Parameters
+    ----------
+    common, log_density
+        From :func:`common_components`; the log densities of the cells to fit, shape (n, n_components).
+    codes, n_conditions
+        As in :func:`shared_gaussian`.
+    """
     log_weight = np.repeat(common.log_weight, n_conditions, axis=0)
     for code in range(n_conditions):
         own = log_density[codes == code]

@@ -1,24 +1,26 @@
-"""Standard errors of single cells, drawn to those of similar cells and of all cells."""
+"""Standard errors of single cells, moderated by those of similar cells."""
 
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import digamma
 from sklearn.neighbors import NearestNeighbors
 
-N_NEIGHBORS, OUTLIER = 50, 3.0
-"""Cells whose variances are averaged; how much more than that a cell's own variance may be by chance."""
+N_NEIGHBORS, OUTLIER, SMALLEST = 50, 3.0, 1e-12
+"""Similar cells; how much more than theirs a cell's own variance may be by chance; variance that counts as none."""
 
 
-def moderated_error(x: np.ndarray, error: np.ndarray, reference: np.ndarray, reference_error: np.ndarray) -> np.ndarray:
-    r"""Standard error of every cell from those of the reference's cells around it and of all of them.
+def moderated_error(
+    x: np.ndarray, error: np.ndarray, reference: np.ndarray, reference_error: np.ndarray, n_networks: int
+) -> np.ndarray:
+    r"""Standard error of every cell from those of the reference's 50 cells around it.
 
-    .. math:: s^2(x) = \max\Big(\tfrac12 \overline{s^2}_{50}(x) + \tfrac12 \overline{s^2},\; \tfrac13 s^2_{own}(x)\Big)
+    .. math:: \log s^2(x) = \overline{\log s^2}_{50}(x) - \psi(\nu / 2) + \log(\nu / 2), \qquad \nu = M - 1
 
-    The spread of three networks has two degrees of freedom: on its own it is far too small in many cells, and what all
-    networks smooth away is missing where they agree. Means over the 50 nearest cells of the reference, and over all,
-    are certain; half and half they keep where the log ratio is uncertain without trusting it blindly, as moderated
-    variances do (Smyth 2004, doi 10.2202/1544-6115.1027). A cell's own variance counts where it is more than three
-    times as large, by chance 1 case in 20: far from all training cells the networks drift apart.
+    The spread of M networks has M - 1 degrees of freedom: on its own it is far too small in many cells. The mean of the
+    logarithms over similar cells is certain, and a few extreme cells do not weigh more than others in it; the last two
+    terms are its bias (Smyth 2004, doi 10.2202/1544-6115.1027). A cell's own variance counts where it is more than
+    three times as large: far from all training cells the networks drift apart.
 
     Parameters
     ----------
@@ -26,13 +28,15 @@ def moderated_error(x: np.ndarray, error: np.ndarray, reference: np.ndarray, ref
         Cells, shape (n, d), and their own standard errors, shape (n,).
     reference, reference_error
         The same for the reference's cells.
+    n_networks
+        M, of the reference's errors.
 
     Returns
     -------
     Shape (n,).
     """
-    variance = reference_error**2
-    k = min(N_NEIGHBORS, len(reference))
+    log_variance = np.log(np.maximum(reference_error**2, SMALLEST))
+    k, half = min(N_NEIGHBORS, len(reference)), 0.5 * (n_networks - 1)
     near = NearestNeighbors(n_neighbors=k).fit(reference).kneighbors(x, return_distance=False)
-    moderated = 0.5 * variance[near].mean(1) + 0.5 * variance.mean()
+    moderated = np.exp(log_variance[near].mean(1) - digamma(half) + np.log(half))
     return np.sqrt(np.maximum(moderated, error**2 / OUTLIER))

@@ -3,41 +3,55 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.stats import norm
 from sklearn.neighbors import NearestNeighbors
 
 from scratio._blocks import moments, slabs, take_rows
+from scratio._coordinates import Coordinates
 
 N_NEIGHBORS, N_CELLS, N_ROUNDS, FLOOR = 5, 5_000, 4, 0.05
+MOST_CELLS, CENTRAL, BULK = 50_000, 0.01, 0.05
+"""Cells that are looked at, and shares of them on either side that are left out of moments and of the robust spread."""
 CONSTANT = 1e-6
 """Relative spread below which a dimension is constant but for rounding."""
 
 
-def local_scale(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    r"""Scale by which each dimension is divided: its standard deviation, less where cells cluster along it.
+def robust_coordinates(x: np.ndarray, rng: np.random.Generator) -> Coordinates:
+    r"""Centre, scale and tails of each dimension of an embedding; uses no labels.
 
     A dimension that separates cell states varies little among neighbours and much over all cells; one of noise varies
     among neighbours as it does over all. With :math:`s_j` the standard deviation and :math:`\rho_j` the root mean
     square difference between neighbours in units of :math:`\sqrt{2} s_j`, the scale is :math:`s_j \rho_j`, up to one
     factor that sets the mean squared size of the scaled dimensions to 1. Neighbours are found again in the scaled
-    space, four times. The result follows any rescaling of the dimensions, and uses no labels.
+    space, four times. The result follows any rescaling of the dimensions.
+
+    Means and standard deviations are those of the central 98% of the cells, so that a few cells far out do not decide
+    them. Tails begin three robust standard deviations from the centre (:class:`scratio._coordinates.Coordinates`).
 
     Parameters
     ----------
     x
         Embedding, shape (n, d), in memory or not.
     rng
-        Source of the subsample of at most 5,000 cells.
-
-    Returns
-    -------
-    Scales, shape (d,), positive.
+        Source of the subsamples: at most 50,000 cells, and 5,000 for neighbours.
     """
-    sd, constant = _deviation(x)
-    rows = np.sort(rng.permutation(x.shape[0])[:N_CELLS])
-    sample = take_rows(x, rows)
-    z = (sample - np.mean(sample, axis=0, dtype=np.float64)) / sd
+    sample = np.asarray(take_rows(x, np.sort(rng.permutation(x.shape[0])[:MOST_CELLS])), dtype=np.float64)
+    low, high = np.quantile(sample, [CENTRAL, 1.0 - CENTRAL], axis=0)
+    central = np.clip(sample, low, high)
+    sd = central.std(axis=0)
+    # A marker that few cells have is constant in the centre.
+    central, sd = np.where(sd > 0.0, central, sample), np.where(sd > 0.0, sd, sample.std(axis=0))
+    constant = sd <= CONSTANT * np.abs(sample).max(axis=0)
+    sd = np.where(constant, 1.0, sd)
+    scale = _local_scale(central[np.sort(rng.permutation(len(central))[:N_CELLS])], sd, ~constant)
+    spread = np.subtract(*np.quantile(sample, [1.0 - BULK, BULK], axis=0)) / (2.0 * norm.ppf(1.0 - BULK))
+    tail = np.where(constant, np.inf, np.where(spread > 0.0, spread, sd) / scale)
+    return Coordinates(central.mean(axis=0), scale, tail)
+
+
+def _local_scale(sample: np.ndarray, sd: np.ndarray, varies: np.ndarray) -> np.ndarray:
+    z = (sample - sample.mean(axis=0)) / sd
     weight = np.ones(z.shape[1])
-    varies = ~constant
     k = min(N_NEIGHBORS, len(z) - 1)
     for _ in range(N_ROUNDS):
         scaled = z * weight

@@ -19,7 +19,7 @@ from scratio.model._check import (
     check_unique_names,
     source_name,
 )
-from scratio.stats import local_scale
+from scratio.stats import robust_coordinates
 from scratio.tl._cross_fit import with_columns
 from scratio.tl._fingerprint import data_fingerprint
 from scratio.tl._sample_design import MIN_CELLS, SampleSettings, samples_with_numbers
@@ -124,7 +124,7 @@ def association(
     )
     samples = samples_with_numbers(cells.obs, key, settings)
     x = np.asarray(check_source(cells, use_rep), dtype=np.float32)
-    x = (x - x.mean(0)) / local_scale(x, np.random.default_rng(0))
+    x = robust_coordinates(x, np.random.default_rng(0)).forward(x).astype(np.float32)
     place = assign_neighborhoods(x, random_state)
     found = compare(x, place, cells.obs, samples, None, random_state)
     table = neighborhood_table(found, np.arange(place.max() + 1).astype(str), place, samples)

@@ -13,6 +13,7 @@ from anndata import AnnData
 from scratio.model import ScRatio
 from scratio.model._methods import METHODS
 from scratio.model._schema import ConditionDict
+from scratio.model._training import EFFORTS
 from scratio.stats import is_supported, mean_and_error, most_folds
 
 
@@ -25,6 +26,7 @@ class FitSettings:
     random_state: int
     model_kwargs: Mapping[str, Any]
     train_kwargs: Mapping[str, Any]
+    effort: str = "default"
 
     @classmethod
     def checked(
@@ -34,15 +36,18 @@ class FitSettings:
         random_state: int,
         model_kwargs: Mapping[str, Any] | None,
         train_kwargs: Mapping[str, Any] | None,
+        effort: str = "default",
     ) -> FitSettings:
-        """The same after a check, before anything is trained."""
+        """Validate the arguments, before anything is trained, and return them as `FitSettings`."""
+        if effort not in EFFORTS:
+            raise ValueError(f"effort must be one of {list(EFFORTS)}, got {effort!r}")
         if method not in METHODS:
             raise ValueError(f"method must be one of {list(METHODS)}, got {method!r}")
         if "n_folds" in (model_kwargs or {}):
             raise ValueError("model_kwargs holds 'n_folds'; pass n_folds itself")
         if n_folds < 2:
             raise ValueError(f"n_folds must be at least 2, since cells are scored out of fold; got {n_folds}")
-        return cls(n_folds, method, random_state, model_kwargs or {}, train_kwargs or {})
+        return cls(n_folds, method, random_state, model_kwargs or {}, train_kwargs or {}, effort)
 
 
 def fit_model(
@@ -60,7 +65,8 @@ def fit_model(
                 "learnt about them from other samples. Leave these cells or a covariate out"
             )
     model = ScRatio(cells, **{**settings.model_kwargs, "n_folds": n_folds})
-    model.train(**{"random_state": settings.random_state, "group_key": group_key, **settings.train_kwargs})
+    own = {"random_state": settings.random_state, "group_key": group_key, "effort": settings.effort}
+    model.train(**{**own, **settings.train_kwargs})
     return model
 
 

@@ -66,7 +66,7 @@ def diagnose(
             results["std"].iloc[cells, place] = errors * np.sqrt(inflation)
         of_cells = None if samples is None else samples[cells]
         row = _row(values, is_treatment, support, offset, of_cells) | {"variance_inflation": inflation}
-        row |= {"closed_form": closed_form_of(model.training_)}
+        row |= {"closed_form": str(model.training_["closed_form"])}
         if treatment in tests:
             row["global_pvalue"] = tests[treatment].test.global_pvalue
         found = [verdict(row, held_out="cells" if samples is None else "samples")]
@@ -76,15 +76,6 @@ def diagnose(
         rows.append({"treatment": treatment, "reference": question.reference, **row})
         curves.append(pd.DataFrame({"treatment": treatment, **reliability(values, is_treatment, offset, of_cells)}))
     return {"diagnostics": pd.DataFrame(rows), "calibration": pd.concat(curves, ignore_index=True)}
-
-
-def closed_form_of(training: Mapping[str, Any]) -> str:
-    """Closed form that the potential started from, or was averaged with, in words."""
-    averaged = training.get("evidence", {}).get("average", {})
-    for name, shares in averaged.items():
-        if np.mean(shares) > 0.0:
-            return f"{name} (mean share {np.mean(shares):.2f})"
-    return str(training["closed_form"])
 
 
 def _log_odds(is_treatment: np.ndarray, strata: np.ndarray) -> np.ndarray:

@@ -103,11 +103,11 @@ def driver_genes(
     x = check_embedding(adata, model.obsm_key).astype(np.float64)
     decode = _decoder(adata, decoder, model)
     gradients = model.log_ratio_gradient(adata, numerator=numerator, denominator=denominator, noise_level=noise_level)
-    share = model.training_["validation_size"]
+    distinct = model.distinct
     means, errors = {}, {}
     for group in sorted(groups.unique()):
         rows = np.flatnonzero(groups == group)
-        means[group], errors[group] = _average(decode, x[rows], gradients[:, rows], share)
+        means[group], errors[group] = _average(decode, x[rows], gradients[:, rows], distinct)
     table = pd.concat([_rows(adata, group, means[group], errors[group]) for group in means], ignore_index=True)
     target = begin(adata, key_added, copy)
     target.varm[key_added] = pd.DataFrame(means, index=adata.var_names)
@@ -153,7 +153,7 @@ def _decoder(adata: AnnData, decoder: Decoder, model: ScRatio) -> Decode:
     return lambda x, direction: direction @ loadings[:, :d].T
 
 
-def _average(decode: Decode, x: np.ndarray, gradients: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+def _average(decode: Decode, x: np.ndarray, gradients: np.ndarray, distinct: float) -> tuple[np.ndarray, np.ndarray]:
     """Mean over the cells of a group and its standard error, from the gradients of all members."""
     n_members, n = gradients.shape[:2]
     mean = gradients.mean(0)
@@ -167,7 +167,7 @@ def _average(decode: Decode, x: np.ndarray, gradients: np.ndarray, share: float)
     average = total / n
     variance = np.maximum(square / n - average**2, 0.0) / max(n - 1, 1)
     if n_members > 1:
-        variance = variance + (1.0 - share) / share * (by_member / n).var(axis=0, ddof=1)
+        variance = variance + (by_member / n).var(axis=0, ddof=1) / distinct
     return average, np.sqrt(variance)
 
 

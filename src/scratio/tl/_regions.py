@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.neighbors import NearestNeighbors
 
 from scratio.model._check import category_of, check_anndata, check_embedding, check_obs_key
-from scratio.stats import local_scale
+from scratio.stats import robust_coordinates
 from scratio.tl._write import WRITTEN, copied, is_result, written_before
 
 N_NEIGHBORS, CONNECTED = 15, 0.05
@@ -156,7 +156,7 @@ def _result(adata: AnnData, key: str, annotation_key: str | None, max_qvalue: fl
 def _components(x: np.ndarray, place: np.ndarray, table: pd.DataFrame, max_qvalue: float) -> np.ndarray:
     """Region of every neighbourhood, -1 for those that are not significant."""
     n = len(table)
-    scaled = x / local_scale(x, np.random.default_rng(0))
+    scaled = robust_coordinates(x, np.random.default_rng(0)).forward(x)
     k = min(N_NEIGHBORS, len(x) - 1)
     near = NearestNeighbors(n_neighbors=k).fit(scaled).kneighbors(return_distance=False)
     ends = np.repeat(place, k), place[near.ravel()]

@@ -31,6 +31,10 @@ _SIGN = (
 )
 
 
+OF_ONE = ("calibration", "seconds")
+"""Mappings in the record of one training; any other mapping is the training of one of several embeddings."""
+
+
 def summary(adata: AnnData, *, key: str = "da") -> Summary:
     """What a result of scratio says and what it was computed from, as text or, in a notebook, as HTML.
 
@@ -106,7 +110,7 @@ def _plain(value: Any) -> str:
 def _choices(result: Mapping[str, Any]) -> dict[str, str]:
     """What the training chose by held-out cells, of each embedding where there are several."""
     training = result.get("training", {})
-    is_one = all(not isinstance(value, Mapping) or name == "evidence" for name, value in training.items())
+    is_one = all(not isinstance(value, Mapping) or name in OF_ONE for name, value in training.items())
     facts = {}
     for name, chosen in ({"": training} if is_one else training).items():
         prefix = f"{name}: " if name else ""
@@ -116,9 +120,10 @@ def _choices(result: Mapping[str, Any]) -> dict[str, str]:
             steps = ", ".join(str(step) for step in np.atleast_1d(chosen["best_step"]))
             facts[f"{prefix}steps kept"] = f"{steps} of {chosen['steps']}"
         # Files and anndata.concat drop what is empty.
-        if "shrinkage" in chosen.get("evidence", {}):
-            factors = np.asarray(chosen["evidence"]["shrinkage"]["factor"], dtype=float)
-            facts[f"{prefix}kept of the potential"] = f"{factors.mean():.0%} (shrinkage, mean over folds)"
+        weights = chosen.get("calibration", {}).get("weights", {})
+        if len(weights):
+            means = [f"{part} {np.mean(np.asarray(value, dtype=float)):.2f}" for part, value in weights.items()]
+            facts[f"{prefix}weights"] = f"{', '.join(means)} (means over folds)"
     return facts
 
 

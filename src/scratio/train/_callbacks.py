@@ -14,7 +14,6 @@ from torch import Tensor
 
 from scratio._progress import Progress
 from scratio.module import FlowNetwork
-from scratio.train._config import TrainConfig
 
 logger = logging.getLogger(__name__)
 
@@ -24,12 +23,12 @@ WARM_UP, TIMED = 5, 20
 SIGNIFICANT = 2.0
 """Standard errors by which one loss must exceed another to be taken as higher."""
 
-_STATE = ("history", "initial", "best", "chosen", "is_closed")
+_STATE = ("history", "best", "is_closed")
 
 
 @dataclass
-class Candidate:
-    """Weights of all groups at a step of their own, with the losses of their held-out cells."""
+class Best:
+    """Best averaged weights of all groups, their steps, and the losses of their held-out cells."""
 
     steps: list[int]
     losses: Tensor  # (n_groups, n_held_out cells of the group)
@@ -45,14 +44,11 @@ class Candidate:
 
 
 class BestWeights(pl.Callback):
-    """Choose each group's step by its held-out cells; stop when no group has anything left to gain.
+    """Keep each group's best step by its held-out cells; stop when no group has anything left to gain.
 
-    A group is the members of one fold with one strength of weight decay. Every member holds out other cells, so that a
-    group's criterion is a mean over many of them; other folds hold out cells that the group will score, so a choice in
-    common would let a cell's own label have a say in its score. Differences between steps are paired by cell and have a
-    standard error. Kept is the latest step that is not worse than the best by more than one: the criterion has many
-    noisy minima, and the later of two equal steps is averaged over more of the training. The untrained network is kept
-    where no step is better; where it is a closed form, also where none is better by more than a standard error.
+    A group is the members of one fold. Every member holds out other cells, so that a group's criterion is a mean over
+    many of them; other folds hold out cells that the group will score, so a choice in common would let a cell's own
+    label have a say in its score.
 
     Parameters
     ----------
@@ -67,32 +63,12 @@ class BestWeights(pl.Callback):
         super().__init__()
         self.patience, self.early_stopping = patience, early_stopping
         self.history: dict[str, list] = {"steps": [], "train": [], "validation": []}
-        self.initial: Candidate | None = None
-        self.best: Candidate | None = None
-        self.chosen: Candidate | None = None
+        self.best: Best | None = None
         self.is_closed: list[bool] = []
 
     def on_train_start(self, trainer: pl.Trainer, plan: Any) -> None:
-        """Validate the untrained network."""
-        if trainer.global_step == 0:
-            plan.eval()
-            batches = trainer.datamodule.val_dataloader()
-            with torch.no_grad():
-                for index, batch in enumerate(batches):
-                    plan.validation_step(plan.transfer_batch_to_device(batch, plan.device, 0), index)
-            plan.train()
-            found = trainer.strategy.broadcast(plan.take_validation_losses(batches.n_cells))
-            losses = self._grouped(found, plan.config)
-            weights = {name: p.detach().clone() for name, p in plan.averaged.named_parameters()}
-            start = [0] * len(losses)
-            self.initial = Candidate(start, losses, weights)
-            # Of the best step nothing but its losses is ever needed.
-            self.best = Candidate(start.copy(), losses.clone(), {})
-            self.chosen = Candidate(start.copy(), losses.clone(), {name: w.clone() for name, w in weights.items()})
-            self.is_closed = [False] * len(losses)
-        elif self.early_stopping and all(self.is_closed) and not plan.network.close():
-            # Killed after the training had ended, before its result was used.
-            trainer.should_stop = True
+        """End a training at once that was killed after it had nothing left to gain."""
+        trainer.should_stop = self._is_over
 
     def on_train_epoch_end(self, trainer: pl.Trainer, plan: Any) -> None:
         """Record the losses since the last validation and compare with the best."""
@@ -114,81 +90,52 @@ class BestWeights(pl.Callback):
         self.history["steps"].append(trainer.global_step)
         self.history["train"].append(train.tolist())
         self.history["validation"].append(validation.mean(1).tolist())
-        self._compare(plan, self._grouped(validation, plan.config), trainer.global_step)
-        if self.early_stopping and all(self.is_closed) and not plan.network.close():
-            trainer.should_stop = True
+        # Held-out cells of all members of a group in one row.
+        grouped = validation.cpu().reshape(len(validation) // plan.config.ensemble_size, -1)
+        self._compare(plan, grouped, trainer.global_step)
+        trainer.should_stop = self._is_over
 
-    def selection(self, network: FlowNetwork) -> Candidate:
-        """Steps that the groups keep, and their losses there; the weights are those of the best trained steps."""
-        initial, chosen = self._candidate(self.initial), self._candidate(self.chosen)
-        steps, losses = list(chosen.steps), chosen.losses.clone()
-        size = network.n_members // len(steps)
-        for group in range(len(steps)):
-            gain, error = paired_difference(initial.losses[group], chosen.losses[group])
-            needs_evidence = network.prefers_untrained(slice(group * size, (group + 1) * size))
-            if gain <= (error if needs_evidence else 0.0):
-                steps[group], losses[group] = 0, initial.losses[group]
-        return Candidate(steps, losses, chosen.weights)
-
-    def restore(self, network: FlowNetwork, averaged: torch.nn.Module) -> Candidate | None:
-        """Write the chosen weights into the network; what the criterion does not judge keeps its last average."""
+    def restore(self, network: FlowNetwork, averaged: torch.nn.Module) -> list[int]:
+        """Write the chosen weights into the network; return the step of each group."""
         last = dict(averaged.named_parameters())
-        selection = self.selection(network) if self.early_stopping else None
         with torch.no_grad():
             for name, parameter in network.named_parameters():
-                judged = selection is not None and network.is_validated(name)
-                parameter.copy_(selection.weights[name] if judged and selection is not None else last[name])
-            if selection is not None:
-                self._discard(network, selection)
-        return selection
-
-    def _discard(self, network: FlowNetwork, selection: Candidate) -> None:
-        """Undo the training of the groups that keep step 0."""
-        initial = self._candidate(self.initial)
-        size = network.n_members // len(selection.steps)
-        for group in (g for g, step in enumerate(selection.steps) if step == 0):
-            rows = slice(group * size, (group + 1) * size)
-            if not network.discard(rows):
-                for name, parameter in network.named_parameters():
-                    parameter[rows] = initial.weights[name][rows].to(parameter.device)
+                kept = last[name] if self.best is None else self.best.weights.get(name, last[name])
+                parameter.copy_(kept)
+        return [] if self.best is None else self.best.steps
 
     def state_dict(self) -> dict[str, Any]:
         """Plain tensors and numbers, for a checkpoint."""
         state = {name: getattr(self, name) for name in _STATE}
-        return {name: vars(value) if isinstance(value, Candidate) else value for name, value in state.items()}
+        return {name: vars(value) if isinstance(value, Best) else value for name, value in state.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up where a checkpoint ended."""
         for name in _STATE:
             value = state_dict[name]
-            setattr(self, name, Candidate(**value) if name in {"initial", "best", "chosen"} else value)
+            setattr(self, name, Best(**value) if name == "best" and value is not None else value)
 
-    @staticmethod
-    def _candidate(candidate: Candidate | None) -> Candidate:
-        if candidate is None:
-            raise RuntimeError("training has not started")
-        return candidate
-
-    @staticmethod
-    def _grouped(losses: Tensor, config: TrainConfig) -> Tensor:
-        """Held-out cells of all members of a group in one row."""
-        return losses.cpu().reshape(len(losses) // config.ensemble_size, -1)
+    @property
+    def _is_over(self) -> bool:
+        return self.early_stopping and len(self.is_closed) > 0 and all(self.is_closed)
 
     def _compare(self, plan: Any, losses: Tensor, step: int) -> None:
+        if not self.early_stopping:
+            return
         parameters, size = dict(plan.averaged.named_parameters()), plan.config.ensemble_size
-        best, chosen = self._candidate(self.best), self._candidate(self.chosen)
+        if self.best is None:
+            trained = {name for name, parameter in plan.network.named_parameters() if parameter.requires_grad}
+            kept = {name: p.detach().clone() for name, p in parameters.items() if name in trained}
+            self.best, self.is_closed = Best([step] * len(losses), losses.clone(), kept), [False] * len(losses)
+            return
         for group, current in enumerate(losses):
             if self.is_closed[group]:
                 continue
-            if best.steps[group] == 0:
-                # Trained steps compete with each other; whether any is kept is decided at the end (see selection).
-                best.update(group, size, step, current, parameters)
-            excess, error = paired_difference(current, best.losses[group])
+            excess, error = paired_difference(current, self.best.losses[group])
             if excess < 0:
-                best.update(group, size, step, current, parameters)
-            if excess <= error:
-                chosen.update(group, size, step, current, parameters)
-            waited = step - best.steps[group] >= max(self.patience * plan.config.validate_every, best.steps[group] // 2)
+                self.best.update(group, size, step, current, parameters)
+            best = self.best.steps[group]
+            waited = step - best >= max(self.patience * plan.config.validate_every, best // 2)
             self.is_closed[group] = bool(waited and excess > SIGNIFICANT * error)
 
 

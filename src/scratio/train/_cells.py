@@ -9,24 +9,22 @@ import torch
 from torch import Tensor
 
 from scratio._blocks import is_in_memory, take_rows
-
-FARTHEST = 1e15
-"""Standardised coordinate beyond which squares and their sums would overflow in single precision."""
+from scratio._coordinates import Coordinates
 
 
 class StandardisedCells:
-    """Embedding, centred and scaled row by row as it is asked for.
+    """Embedding, in coordinates of networks row by row as it is asked for.
 
     Parameters
     ----------
     source
         Array of shape (n_cells, d): of NumPy, or a dask, HDF5 or zarr array, of which only what is asked for is read.
-    location, scale
-        Shape (d,), in double precision.
+    coordinates
+        What the embedding is standardised by.
     """
 
-    def __init__(self, source: Any, location: np.ndarray, scale: np.ndarray) -> None:
-        self.source, self.location, self.scale = source, location, scale
+    def __init__(self, source: Any, coordinates: Coordinates) -> None:
+        self.source, self.coordinates = source, coordinates
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -46,5 +44,5 @@ class StandardisedCells:
         return is_in_memory(self.source)
 
     def standardise(self, cells: np.ndarray) -> Tensor:
-        """Standardised cells in single precision; what lies farther out than `FARTHEST` counts as lying there."""
-        return torch.from_numpy(np.clip((cells - self.location) / self.scale, -FARTHEST, FARTHEST).astype(np.float32))
+        """Standardised cells in single precision."""
+        return torch.from_numpy(self.coordinates.forward(cells).astype(np.float32))

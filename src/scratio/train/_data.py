@@ -21,6 +21,9 @@ _ORDER, _VALIDATION_ORDER = 1, 2
 
 VALIDATION_BATCH, FIRST_INTERVAL, MAX_ROUNDS = 1_024, 10, 8
 
+MOST_NUMBERS = 2**25
+"""Entries of an embedding up to which a copy is standardised beforehand: 134 MB."""
+
 Batch = tuple[Tensor, Tensor, Tensor]
 
 
@@ -45,6 +48,8 @@ class CellDataModule(pl.LightningDataModule):
         Rows of each member.
     config
         Batch size, validation size, seed.
+    noisy_validation
+        Whether the held-out loss draws noise, so that few cells have to come again.
     """
 
     def __init__(
@@ -53,8 +58,14 @@ class CellDataModule(pl.LightningDataModule):
         condition: Condition,
         splits: list[MemberSplit],
         config: TrainConfig,
+        *,
+        noisy_validation: bool = True,
     ) -> None:
         super().__init__()
+        self.noisy_validation = noisy_validation
+        if isinstance(x, StandardisedCells) and x.is_in_memory and len(x) * x.shape[1] <= MOST_NUMBERS:
+            # Once here, and not again in every batch that a cell is in.
+            x = x.standardise(x.source)
         self.x, self.condition, self.splits, self.config = x, condition, splits, config
         self.batch_size = min(config.batch_size, min(len(split.train) for split in splits))
 
@@ -113,15 +124,13 @@ class ValidationBatches:
 
     def __init__(self, data: CellDataModule) -> None:
         n = data.n_validation_cells
-        size, n_candidates = data.config.ensemble_size, len(data.config.weight_decays)
-        rows = []
+        size, rows = data.config.ensemble_size, []
         for member, split in enumerate(data.splits):
-            # The candidates of a fold hold out the same cells; without a common order they could not be compared.
-            key = (_VALIDATION_ORDER, member // (size * n_candidates), member % size)
+            key = (_VALIDATION_ORDER, member // size, member % size)
             rng = np.random.default_rng(child_seed(data.config.random_state, *key))
             rows.append(rng.permutation(split.validation)[:n])
         self.data, self.n_cells = data, n
-        self.n_rounds = min(-(-data.config.n_validation // n), MAX_ROUNDS)
+        self.n_rounds = min(-(-data.config.n_validation // n), MAX_ROUNDS) if data.noisy_validation else 1
         self.rows = np.stack(rows)
         self._parts = np.array_split(np.arange(n), -(-n // VALIDATION_BATCH))
 

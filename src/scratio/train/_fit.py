@@ -10,7 +10,6 @@ from typing import Any
 import lightning.pytorch as pl
 import pandas as pd
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch import Tensor
 
 from scratio._interrupt import interruptible
 from scratio._progress import Progress
@@ -25,12 +24,11 @@ from scratio.train._plan import AveragedPlan, FlowTrainingPlan
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Losses by step, one column per member; of every group the step it kept and its held-out losses there."""
+    """Losses by step, one column per member, and the step that every group kept."""
 
     train_loss: pd.DataFrame
     validation_loss: pd.DataFrame
     best_step: list[int]
-    held_out: Tensor | None
 
 
 def fit(
@@ -76,15 +74,14 @@ def fit(
         listeners.append(StepProgressBar(progress, config.max_steps, best, description))
     listeners += callbacks
     run(plan, data, config, listeners, checkpoint_dir=checkpoint_dir, resume=resume, **trainer_kwargs)
-    selection = best.restore(network, plan.averaged)
+    steps = best.restore(network, plan.averaged)
     network.eval()
     history = best.history
     n_groups = network.n_members // config.ensemble_size
     return TrainResult(
         _frame(history["train"], history["steps"]),
         _frame(history["validation"], history["steps"]),
-        selection.steps if selection is not None else [history["steps"][-1]] * n_groups,
-        selection.losses if selection is not None else None,
+        steps or [history["steps"][-1]] * n_groups,
     )
 
 
@@ -149,9 +146,6 @@ def _between_processes(
     strategy: Any = "auto", devices: Any = "auto", logger: Any = False, **others: Any
 ) -> dict[str, Any]:
     """Settings of the processes: one, unless several are asked for; no logger, unless one is given."""
-    if strategy == "ddp":
-        # Part of the network ends its training before the rest does.
-        strategy = "ddp_find_unused_parameters_true"
     return {"strategy": strategy, "devices": 1 if devices == "auto" else devices, "logger": logger, **others}
 
 

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 from scratio._seed import torch_generator
 from scratio.module import Condition, FlowNetwork
 from scratio.train._checkpoint import IDENTITY
-from scratio.train._config import DEFAULT_DECAY, TrainConfig
+from scratio.train._config import TrainConfig
 from scratio.train._data import Batch
 
 _NOISE, _VALIDATION_NOISE = 3, 4
@@ -62,9 +62,10 @@ class AveragedPlan(pl.LightningModule):
     def configure_optimizers(self) -> dict:
         """AdamW with warm-up and, where asked for, cosine decay."""
         config = self.config
-        # The decay of weights is applied before each step, where there is one: it differs between members.
         trained = [p for p in self.network.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, betas=self.BETAS, weight_decay=0.0, fused=True)
+        optimizer = torch.optim.AdamW(
+            trained, lr=config.learning_rate, betas=self.BETAS, weight_decay=config.weight_decay, fused=True
+        )
 
         def factor(step: int) -> float:
             warm = min((step + 1) / (config.warmup_steps + 1), 1.0)
@@ -126,21 +127,6 @@ class FlowTrainingPlan(AveragedPlan):
     def averaged(self) -> FlowNetwork:
         """Network with the moving average of the weights."""
         return cast(FlowNetwork, self.ema.module)
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Decoupled weight decay as in AdamW; where the held-out loss chooses the strength, each member has its own.
-
-        What the held-out loss does not judge has the default strength.
-        """
-        rate = optimizer.param_groups[0]["lr"]
-        size, candidates = self.config.ensemble_size, self.config.weight_decays
-        decays = torch.tensor(candidates, device=self.device).repeat_interleave(size)
-        for name, parameter in self.network.named_parameters():
-            if parameter.grad is None:
-                continue
-            own = decays.repeat(len(parameter) // len(decays)).reshape(-1, *[1] * (parameter.ndim - 1))
-            with torch.no_grad():
-                parameter.mul_(1.0 - rate * (own if self.network.is_validated(name) else DEFAULT_DECAY))
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
         """Clip the gradient norm of each member on its own."""

@@ -1,0 +1,171 @@
+"""The one calibration: held-out labels weigh the network and the closed forms of every fold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import expit
+
+from scratio.model._closed_forms import ABUNDANCES, ClosedForms
+from scratio.module import ClosedFormDensities, Condition, PotentialNetwork, select_members
+from scratio.stats import bounded_loss, posterior_weights
+from scratio.train import CellDataModule
+
+NONE, NETWORK = "none", "network"
+SIGNIFICANT = 2.0
+"""Standard errors by which one held-out loss must exceed another to be taken as higher."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Cells that the members of a fold hold out, one member after the other.
+
+    Parameters
+    ----------
+    base
+        Log shares of the combinations among them, shape (n, n_combinations).
+    parts
+        Parts of the potential by name, each of shape (n_terms, n, n_combinations).
+    codes
+        Combination of each cell, shape (n,).
+    groups
+        Sample of each cell; None without samples.
+    """
+
+    base: np.ndarray
+    parts: dict[str, np.ndarray]
+    codes: np.ndarray
+    groups: np.ndarray | None
+
+    def loss(self, weights: dict[str, np.ndarray]) -> np.ndarray:
+        """Bounded cross-entropy of every cell under weights of the parts' terms."""
+        logits = self.base + sum(np.tensordot(weight, self.parts[name], 1) for name, weight in weights.items())
+        return bounded_loss(logits, self.codes)
+
+
+def calibrate(
+    network: PotentialNetwork,
+    forms: ClosedForms,
+    data: CellDataModule,
+    *,
+    groups: np.ndarray | None,
+    with_network: bool,
+) -> dict[str, Any]:
+    """Weigh the network and the closed forms by the labels that the members of each fold held out.
+
+    1. A closed form is chosen once for the data set: the simplest whose held-out loss is not above that of the best by
+       more than two standard errors, if it is better than none by as much.
+    2. In every fold the parts (the network, that closed form, abundances) get weights by a penalised multinomial
+       regression (:func:`scratio.stats.posterior_weights`).
+    3. Against that regression stands the hypothesis that the closed form is the truth: its weight 1, all others 0. The
+       two are averaged by their posterior probabilities (Bayesian information criterion, over all folds). Where
+       conditions hardly overlap labels cannot tell by how many nats, and no regression may spoil a closed form that
+       extrapolates.
+
+    Parameters
+    ----------
+    network
+        Trained network, with a member for each split of ``data``; it gets the closed forms and the weights.
+    forms
+        Closed forms of these cells.
+    data
+        Cells and rows of all members.
+    groups
+        Sample of every cell, if cells of a sample are to count as one piece of evidence.
+    with_network
+        Whether the network takes part.
+
+    Returns
+    -------
+    What was found: name of the closed form, its probability, weights of every part by fold, held-out losses.
+    """
+    rows = [split.train for split in data.splits]
+    fitted = {name: forms.fit(name, rows) for name in forms.names}
+    folds = _held_out(network, fitted, data, groups)
+    chosen, losses = _choose(folds, [name for name in fitted if name != ABUNDANCES])
+    used = [*([NETWORK] if with_network else []), *([] if chosen == NONE else [chosen])]
+    used += [ABUNDANCES] if ABUNDANCES in fitted else []
+    weights = [_regression(fold, used) for fold in folds]
+    probability = 0.0 if chosen == NONE else _probability(folds, weights, chosen)
+    kept = [name for name in used if name != NETWORK]
+    table = np.zeros((len(folds), 1 + len(kept), network.n_terms))
+    for fold, own in enumerate(weights):
+        for name, weight in own.items():
+            place = 0 if name == NETWORK else 1 + kept.index(name)
+            table[fold, place] = (1.0 - probability) * weight + probability * (name == chosen)
+    of_members = torch.from_numpy(table).repeat_interleave(data.config.ensemble_size, dim=0)
+    network.calibrate([fitted[name] for name in kept], of_members)
+    return {
+        "closed_form": chosen,
+        "probability": probability,
+        "held_out_loss": losses,
+        "weights": {name: table[:, place].tolist() for place, name in enumerate([NETWORK, *kept])},
+    }
+
+
+def _held_out(
+    network: PotentialNetwork,
+    fitted: dict[str, ClosedFormDensities],
+    data: CellDataModule,
+    groups: np.ndarray | None,
+) -> list[HeldOut]:
+    """Parts of the potential for the cells that the members of every fold hold out."""
+    batches, size, folds = data.val_dataloader(), data.config.ensemble_size, []
+    x, codes, values = batches.cells
+    for start in range(0, network.n_members, size):
+        here = slice(start, start + size)
+        members = select_members(network, range(start, start + size)).to(x.device)
+        own_forms = [select_members(form, range(start, start + size)) for form in fitted.values()]
+        with torch.no_grad():
+            parts = members.parts(x[here], own_forms).flatten(2, 3).double().numpy()
+            own = members.index(Condition(codes[here], values[here])).flatten().numpy()
+            base = members.log_held_out_shares.expand(-1, x.shape[1], -1).flatten(0, 1).double().numpy()
+        of_cells = None
+        if groups is not None:
+            of_cells = np.unique(groups[batches.rows[here].ravel()], return_inverse=True)[1]
+        folds.append(HeldOut(base, dict(zip([NETWORK, *fitted], parts, strict=True)), own, of_cells))
+    return folds
+
+
+def _choose(folds: list[HeldOut], names: list[str]) -> tuple[str, dict[str, float]]:
+    """The closed form to weigh, and the held-out losses of all that there are."""
+    losses = {NONE: np.concatenate([fold.loss({}) for fold in folds])}
+    for name in names:
+        ones = np.ones(len(folds[0].parts[name]))
+        losses[name] = np.concatenate([fold.loss({name: ones}) for fold in folds])
+    best = min(losses, key=lambda name: losses[name].mean())
+
+    def is_as_good(name: str) -> bool:
+        excess = losses[name] - losses[best]
+        return excess.mean() <= SIGNIFICANT * excess.std() / np.sqrt(len(excess))
+
+    return next(filter(is_as_good, losses)), {name: float(loss.mean()) for name, loss in losses.items()}
+
+
+def _regression(fold: HeldOut, names: list[str]) -> dict[str, np.ndarray]:
+    """Weights of the terms of every part."""
+    terms = [(name, term) for name in names for term in range(len(fold.parts[name]))]
+    if not terms:
+        return {}
+    parts = np.stack([fold.parts[name][term] for name, term in terms])
+    # A term that is the same for all conditions has no weight to be found.
+    speaks = np.ptp(parts, axis=2).max(1) > 0.0
+    found = np.zeros(len(parts))
+    if speaks.any():
+        found[speaks] = posterior_weights(fold.base, parts[speaks], fold.codes, fold.groups)
+    ends = np.cumsum([len(fold.parts[name]) for name in names])[:-1]
+    return dict(zip(names, np.split(found, ends), strict=True))
+
+
+def _probability(folds: list[HeldOut], weights: list[dict[str, np.ndarray]], chosen: str) -> float:
+    """Posterior probability that the chosen closed form is the truth, against the regression."""
+    gain, n_cells = 0.0, 0
+    for fold, own in zip(folds, weights, strict=True):
+        alone = {chosen: np.ones(len(fold.parts[chosen]))}
+        gain += float((fold.loss(alone) - fold.loss(own)).sum())
+        n_cells += len(fold.codes)
+    n_weights = sum(len(weight) for weight in weights[0].values())
+    return float(expit(0.5 * n_weights * np.log(n_cells) - gain))

@@ -1,0 +1,67 @@
+"""The denoiser of all cells, which a potential needs for velocity, score and samples; trained when first asked for."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import torch
+
+from scratio._autograd import differentiable
+from scratio._seed import child_seed
+from scratio.model._reference import ReferenceCells
+from scratio.module import Condition, PotentialNetwork, ResidualHeads
+from scratio.train import CellDataModule, MemberSplit, StandardisedCells, TrainConfig, fit
+from scratio.train._config import defaults_for
+
+logger = logging.getLogger(__name__)
+
+_SEED, _SPLIT, _WEIGHTED = 18, 19, 23
+VALIDATION_SIZE, BATCH_SIZE = 0.1, 512
+
+
+@differentiable()
+def train_denoiser(
+    denoiser: ResidualHeads, x: torch.Tensor | StandardisedCells, random_state: int, device: torch.device, reason: str
+) -> None:
+    """Train an untrained denoiser on cells, whatever their conditions.
+
+    Parameters
+    ----------
+    denoiser
+        Network without conditions.
+    x
+        Standardised cells, shape (n, d).
+    random_state
+        Seed.
+    device
+        Where it is trained.
+    reason
+        What needs it, for the message.
+    """
+    n = len(x)
+    order = np.random.default_rng(child_seed(random_state, _SPLIT)).permutation(n)
+    held_out = max(int(VALIDATION_SIZE * n), 1)
+    split = MemberSplit(np.sort(order[held_out:]), np.sort(order[:held_out]))
+    defaults = defaults_for("heads", "residual", len(split.train), BATCH_SIZE)
+    seed = int(child_seed(random_state, _SEED) % 2**31)
+    config = TrainConfig(**{**defaults, "batch_size": BATCH_SIZE, "random_state": seed})
+    logger.info(
+        "%s needs a denoiser of all cells, which is trained now, once for this model: at most %d steps",
+        reason,
+        config.max_steps,
+    )
+    nothing = Condition(torch.empty((n, 0), dtype=torch.int64), torch.empty((n, 0)))
+    accelerator = "cpu" if device.type == "cpu" else "auto"
+    fit(denoiser, CellDataModule(x, nothing, [split], config), config, accelerator=accelerator, precision="32-true")
+    denoiser.to(device)
+
+
+def cells_for(reference: ReferenceCells, network: PotentialNetwork, random_state: int) -> torch.Tensor:
+    """The reference of a model without cells, drawn anew with the shares that combinations have among all cells."""
+    index = network.index(reference.condition.to(network.log_weights.device)).cpu().numpy()
+    counts = np.bincount(index, minlength=len(network.combinations))
+    weight = network.log_weights.exp().cpu().numpy().astype(float)[index] / counts[index]
+    rng = np.random.default_rng(child_seed(random_state, _WEIGHTED))
+    rows = rng.choice(len(index), size=len(index), p=weight / weight.sum())
+    return torch.from_numpy(reference.x[np.sort(rows)])
