@@ -19,9 +19,9 @@ TREATMENT ?=
 REFERENCE ?=
 REP ?= X_pca
 
-.PHONY: help setup test test-lowest test-newest clean-newest coverage audit lint typecheck docs docs-setup demo bench-speed bench-scale bench-analyses bench-stats bench-peers bench-significance-peers tutorials dist clean
+.PHONY: help setup test test-lowest test-newest clean-newest coverage audit lint typecheck docs docs-setup demo bench-estimators bench-scale bench-analyses bench-stats bench-peers bench-significance-peers tutorials dist clean
 help:
-	@echo "make demo | test | test-lowest | test-newest | coverage | audit | lint | typecheck | bench-speed | bench-scale | bench-analyses | bench-stats | bench-peers | bench-significance-peers | docs | tutorials | dist | clean"
+	@echo "make demo | test | test-lowest | test-newest | coverage | audit | lint | typecheck | bench-estimators | bench-scale | bench-analyses | bench-stats | bench-peers | bench-significance-peers | docs | tutorials | dist | clean"
 
 setup: $(VENV)/.installed-$(EXTRAS)
 
@@ -70,9 +70,9 @@ demo: setup
 	$(BIN)/python demo/run.py $(if $(DATA),--data "$(DATA)" --condition-key "$(CONDITION)" --treatment "$(TREATMENT)" \
 		--reference "$(REFERENCE)" --use-rep "$(REP)")
 
-# BENCH_ARGS=--quick for a run of a minute.
-bench-speed: setup
-	$(BIN)/python benchmarks/speed.py $(BENCH_ARGS)
+# Cells per second of every estimator; BENCH_ARGS=--quick for two minutes.
+bench-estimators: setup
+	$(BIN)/python benchmarks/estimators.py $(BENCH_ARGS)
 
 # From 10^4 to 10^7 cells on disk, half an hour and 3 GB of temporary files; BENCH_ARGS=--quick for a minute.
 bench-scale: setup

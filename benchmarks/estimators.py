@@ -1,7 +1,7 @@
 """Cells per second of every estimator, beside the naive one and the research code's procedure on the same networks.
 
-    python benchmarks/speed.py            # writes benchmarks/results/speed.csv and speed.png
-    python benchmarks/speed.py --quick    # a minute; the figures mean nothing
+    python benchmarks/estimators.py            # writes benchmarks/results/estimators.csv and .png
+    python benchmarks/estimators.py --quick    # two minutes; the figures mean nothing
 
 Gaussians whose log ratio is known, so that speed is never shown without the error it is bought with. The research
 procedure is timed on few cells and given up after 1,000 calls: its probes are drawn anew at every call, so that its
@@ -125,7 +125,7 @@ def draw(table: pd.DataFrame) -> None:
             ax.text(1.2 * part["cells_per_s"].iloc[y], y, label, va="center", fontsize=8)
         ax.margins(x=0.3)
         ax.set(xscale="log", xlabel="cells per second (label: MSE)", title=f"{name}, d = {d}")
-    figure.savefig(RESULTS / "speed.png", dpi=150)
+    figure.savefig(RESULTS / "estimators.png", dpi=150)
 
 
 def main() -> None:
@@ -142,7 +142,7 @@ def main() -> None:
     print(table.round(4).to_string(index=False))
     if not quick:
         RESULTS.mkdir(exist_ok=True)
-        table.to_csv(RESULTS / "speed.csv", index=False, float_format="%.5g")
+        table.to_csv(RESULTS / "estimators.csv", index=False, float_format="%.5g")
         draw(table)
 
 
