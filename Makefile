@@ -19,9 +19,9 @@ TREATMENT ?=
 REFERENCE ?=
 REP ?= X_pca
 
-.PHONY: help setup test test-lowest test-newest clean-newest coverage audit lint typecheck docs docs-setup demo bench-speed bench-scale bench-analyses bench-stats bench-peers bench-significance-peers tutorials dist clean
+.PHONY: help setup test test-lowest test-newest clean-newest coverage audit lint typecheck docs docs-setup demo bench-accuracy bench-speed bench-estimators bench-scale bench-analyses bench-stats bench-peers bench-significance-peers tutorials dist clean
 help:
-	@echo "make demo | test | test-lowest | test-newest | coverage | audit | lint | typecheck | bench-speed | bench-scale | bench-analyses | bench-stats | bench-peers | bench-significance-peers | docs | tutorials | dist | clean"
+	@echo "make demo | test | test-lowest | test-newest | coverage | audit | lint | typecheck | bench-accuracy | bench-speed | bench-estimators | bench-scale | bench-analyses | bench-stats | bench-peers | bench-significance-peers | docs | tutorials | dist | clean"
 
 setup: $(VENV)/.installed-$(EXTRAS)
 
@@ -70,9 +70,20 @@ demo: setup
 	$(BIN)/python demo/run.py $(if $(DATA),--data "$(DATA)" --condition-key "$(CONDITION)" --treatment "$(TREATMENT)" \
 		--reference "$(REFERENCE)" --use-rep "$(REP)")
 
-# BENCH_ARGS=--quick for a run of a minute.
+# Where an estimator may fail: real labels, conditions far apart, edges, heavy tails, and coverage of the standard errors.
+# Hours; the folder of the data is SCRATIO_DATA. BENCH_ARGS=--quick for a minute.
+bench-accuracy: setup
+	for name in real_labels far_apart heavy_tails standard_errors; do \
+		$(BIN)/python benchmarks/$$name.py $(BENCH_ARGS) || exit 1; done
+
+# A whole analysis beside boosting, MELD and Milo, hours; BENCH_ARGS=--quick for seconds, BENCH_ARGS="--old PYTHON" for
+# the scratio of another environment on the same cells.
 bench-speed: setup
 	$(BIN)/python benchmarks/speed.py $(BENCH_ARGS)
+
+# Cells per second of every estimator; BENCH_ARGS=--quick for two minutes.
+bench-estimators: setup
+	$(BIN)/python benchmarks/estimators.py $(BENCH_ARGS)
 
 # From 10^4 to 10^7 cells on disk, half an hour and 3 GB of temporary files; BENCH_ARGS=--quick for a minute.
 bench-scale: setup
@@ -88,11 +99,10 @@ bench-analyses: setup
 	for name in batch_correction combinations donors driver_genes replicates; do \
 		$(BIN)/python benchmarks/$$name.py $(BENCH_ARGS) || exit 1; done
 
-# Error rates and power of the test across samples, two hours on one core, and coverage of the standard errors.
+# Error rates and power of the test across samples, two hours on one core.
 bench-stats: setup
 	$(BIN)/python benchmarks/significance.py $(BENCH_ARGS)
 	$(BIN)/python benchmarks/significance_designs.py $(BENCH_ARGS)
-	$(BIN)/python benchmarks/standard_errors.py $(BENCH_ARGS)
 
 # The test across samples beside peers on the same cohorts. Each peer has an environment of its own, pinned by the file
 # beside its script; pertpy needs Python 3.12.

@@ -11,7 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.integrate import quad
+from scipy.special import digamma, expit, gammaln, logit
 from scipy.stats import multivariate_normal
+
+import scratio
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -143,21 +147,132 @@ def test_the_first_versions_cohorts_have_their_log_ratio_too(benchmark):
     assert np.log(share["treated"] / share["control"]) == pytest.approx(1.0, abs=0.05)
 
 
+@pytest.mark.parametrize("name", ["far-1", "far-2", "far-4"])
+def test_labels_far_apart_follow_their_log_ratio(benchmark, name):
+    # Bayes, with classes of unequal size.
+    mixtures = benchmark("far_apart").CONFIGURATIONS[name]
+    _, is_treated, truth = mixtures.draw(np.random.default_rng(0), 200_000)
+    assert is_treated.mean() == pytest.approx(mixtures.share, abs=0.005)
+    odds = truth + logit(mixtures.share)
+    for low, high in ((-3.0, -1.0), (-0.5, 0.5), (1.0, 3.0)):
+        inside = (odds > low) & (odds < high)
+        assert is_treated[inside].mean() == pytest.approx(expit(odds[inside]).mean(), abs=0.02)
+
+
+def test_the_information_of_sharp_edges_is_that_of_the_convolution(benchmark):
+    module = benchmark("far_apart")
+    w = module.WIDTH
+
+    def density(y: float) -> float:
+        # Share of the noise that leaves x between 0 and 1.
+        return max(min(y + w / 2.0, 1.0) - max(y - w / 2.0, 0.0), 0.0) / w
+
+    kinks = [w / 2.0, 1.0 - w / 2.0]
+    assert quad(density, -w / 2.0, 1.0 + w / 2.0, points=kinks)[0] == pytest.approx(1.0)
+    entropy = quad(lambda y: -density(y) * np.log(density(y)), -w / 2.0 + 1e-12, 1.0 + w / 2.0 - 1e-12, points=kinks)[0]
+    assert module.information_of_edges(1) == pytest.approx(entropy - np.log(w), abs=1e-6)
+    x, truth = module.edges(np.random.default_rng(0), 50_000, 5, np.arange(50_000) % 2 == 0)
+    assert truth[0::2].mean() == pytest.approx(module.information_of_edges(5), abs=0.02)
+    first = density(x[0, 5])
+    assert np.prod([first, *map(density, x[0, 6:])]) * w**5 == pytest.approx(np.exp(-truth[0]))
+    # A tenth of those with y of another lie in the band of each dimension, and their density is not that of pairs.
+    assert np.isinf(truth[1::2]).mean() > 0.99
+
+
+@pytest.mark.parametrize("name", ["t1-d2", "t4-d5"])
+def test_the_information_of_heavy_tails_is_that_of_their_entropies(benchmark, name):
+    module = benchmark("heavy_tails")
+    df, half = module.TASKS[name]
+
+    def entropy(d: int) -> float:
+        # Of a standard multivariate t.
+        both = (df + d) / 2.0
+        shape = both * (digamma(both) - digamma(df / 2.0))
+        return gammaln(df / 2.0) - gammaln(both) + 0.5 * d * np.log(df * np.pi) + shape
+
+    truth = 2.0 * entropy(half) - entropy(2 * half) - 0.5 * half * np.log(1.0 - 0.8**2)
+    found, error = module.information(df, half, 100_000)
+    assert found == pytest.approx(truth, abs=4.0 * error)
+    assert error < 0.01
+
+
+def test_cells_are_moved_by_standard_deviations_and_others_stay(benchmark):
+    module, x = benchmark("heavy_tails"), np.random.default_rng(0).normal(size=(1_000, 4)) * [1.0, 2.0, 3.0, 4.0]
+    found, is_moved = module.moved_out(np.random.default_rng(1), x, 100.0)
+    assert is_moved.sum() == 10
+    np.testing.assert_array_equal(found[~is_moved], x[~is_moved])
+    np.testing.assert_allclose(np.linalg.norm((found - x)[is_moved] / x.std(0), axis=1), 100.0)
+    again, same = module.moved_out(np.random.default_rng(1), x, 0.0)
+    np.testing.assert_array_equal(again, x)
+    np.testing.assert_array_equal(same, is_moved)
+
+
+def test_log_odds_out_of_fold_are_those_of_the_class_sizes_where_cells_do_not_differ(benchmark):
+    module, rng = benchmark("_labels"), np.random.default_rng(0)
+    x, is_treated = rng.normal(size=(2_000, 2)), np.arange(2_000) < 400
+    found, seconds = module.log_odds("logistic", x, is_treated, 0)
+    assert found.mean() == pytest.approx(logit(0.2), abs=0.1)
+    loss, _ = module.mean_and_error(module.losses(found, is_treated))
+    assert loss == pytest.approx(-0.2 * np.log(0.2) - 0.8 * np.log(0.8), abs=0.01)
+    assert seconds.keys() == {"seconds", "cpu_seconds"}
+
+
+def fake_analysis(adata, *, effort="default", **kwargs):
+    """Stands for `tl.differential_abundance` of a later version."""
+    adata.obs["da_log_ratio"] = adata.obs["true_log_ratio"]
+    adata.uns["da"] = {"training": {"seconds": {"pilot": 1.0, "folds": np.float64(2.0)}}, "effort": effort}
+
+
+def test_speed_tells_the_stages_and_the_effort_where_the_version_has_them(benchmark, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(scratio.tl, "differential_abundance", fake_analysis)
+    module = benchmark("speed")
+    methods = ["boosting-plain", "scratio", "scratio-quick"]
+    monkeypatch.setattr("sys.argv", ["speed.py", "--quick", "--results", str(tmp_path / "new"), "--methods", *methods])
+    module.main()
+    table = pd.read_csv(tmp_path / "new" / "speed.csv")
+    assert table["method"].tolist() == ["boosting-plain", *3 * ["scratio"], *3 * ["scratio-quick"]]
+    assert table["stage"].tolist() == ["all", *2 * ["all", "pilot", "folds"]]
+    assert table.loc[table["stage"] == "folds", "seconds"].tolist() == [2.0, 2.0]
+    own = table[(table["stage"] == "all") & (table["method"] != "boosting-plain")]
+    assert (own["mse"] == 0.0).all()
+    assert own["times_boosting_plain"].gt(0.0).all()
+    assert (tmp_path / "new" / "speed.png").exists()
+
+
+def test_a_row_that_is_measured_again_replaces_the_first(benchmark, tmp_path, capsys):
+    for loss in (1.0, 2.0):
+        rows = benchmark("_rows").Rows(tmp_path / "new", "table.csv", ["method", "seed"])
+        rows.add(method="a", seed=0, loss=loss)
+        rows.add(method="b", seed=int(loss), loss=loss)
+    assert pd.read_csv(tmp_path / "new" / "table.csv").values.tolist() == [["b", 1, 1.0], ["a", 0, 2.0], ["b", 2, 2.0]]
+
+
+def test_data_that_are_absent_are_named_and_left_out(benchmark, monkeypatch, tmp_path, capsys):
+    module = benchmark("real_labels")
+    monkeypatch.setattr(sys.modules["_rows"], "FOLDER", tmp_path)
+    assert list(module.contrasts(["melanoma"], quick=False)) == []
+    assert "sadefeldman2018_melanoma_icb.h5ad not found" in capsys.readouterr().out
+
+
 QUICK = [
     "batch_correction",
     "combinations",
     "differential_abundance",
     "donors",
     "driver_genes",
+    "far_apart",
     "fdrl",
     "gaussians",
+    "heavy_tails",
     "mutual_information",
     "non_gaussian",
+    "real_labels",
     "replicates",
     "scale",
     "significance",
     "significance_compared",
     "significance_designs",
+    "speed",
     "standard_errors",
 ]
 
