@@ -64,11 +64,11 @@ def test_the_shares_of_a_members_cells_do_not_change_what_is_asked_of_it(network
         torch.testing.assert_close(one, other)
 
 
-def test_conditions_mix_to_the_marginal_that_a_member_has_learnt(network):
+def test_conditions_mix_to_the_marginal_of_all_cells_whatever_a_member_saw(network):
     z, q = torch.randn((2, 50, 2), generator=torch.Generator().manual_seed(1)), torch.full((1, 1, 1), 1.5)
     network.set_shares(TRAIN, HELD_OUT)
     ratios = torch.stack([network.potential(z, q, of(code)) for code in range(3)], dim=-1)
-    mixed = (TRAIN[:, None] * ratios.exp()).sum(-1)
+    mixed = (network.log_weights.exp() * ratios.exp()).sum(-1)
     torch.testing.assert_close(mixed, torch.ones_like(mixed))
 
 
@@ -80,11 +80,9 @@ def test_the_losses_are_those_under_the_shares_of_the_cells_that_they_are_about(
     codes = torch.tensor([0, 1, 2, 2]).repeat(2, 1).unsqueeze(-1)
     condition, x = Condition(codes, torch.empty((2, 4, 0))), torch.zeros((2, 4, 2))
     held_out = network.validation_loss(x, condition, torch.Generator().manual_seed(0))
-    # Of two noise levels, without a potential: twice minus the log share.
-    torch.testing.assert_close(held_out, -2.0 * HELD_OUT.log()[:, [0, 1, 2, 2]])
-    base, learnt = network.held_out_logits(x)
-    torch.testing.assert_close(base, HELD_OUT.log().unsqueeze(1).expand_as(base))
-    assert (learnt == 0.0).all()
+    # Without a potential: minus the log share.
+    torch.testing.assert_close(held_out, -HELD_OUT.log()[:, [0, 1, 2, 2]])
+    assert (network.parts(x) == 0.0).all()
     difference = network.loss(x, condition, torch.Generator().manual_seed(0))
     network.set_shares(HELD_OUT, HELD_OUT)
     difference = difference - network.loss(x, condition, torch.Generator().manual_seed(0))

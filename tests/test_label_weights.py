@@ -58,16 +58,16 @@ def test_where_labels_say_nothing_the_weights_are_those_of_the_prior(rng):
     certain = np.zeros((200, 2))
     certain[:, 1] = 1e-9 * rng.normal(size=200)
     # A normal with mean 1 and standard deviation 1 above 0 has the mean 1.2876.
-    assert posterior_weights(np.zeros((200, 2)), certain[None], rng.integers(0, 2, 200))[0] == pytest.approx(1.2876, rel=1e-3)
+    assert posterior_weights(np.zeros((200, 2)), certain[None], rng.integers(0, 2, 200))[0] == pytest.approx(
+        1.2876, rel=1e-3
+    )
 
 
 def test_the_mean_above_zero_is_that_of_the_distribution_where_weights_do_not_depend_on_each_other():
     mode, precision = np.array([0.4, -0.7]), np.diag([4.0, 9.0])
     density = multivariate_normal(mode, np.linalg.inv(precision)).pdf
     total = dblquad(lambda b, a: density([a, b]), 0.0, 4.0, 0.0, 3.0)[0]
-    expected = [
-        dblquad(lambda b, a, k=k: (a, b)[k] * density([a, b]), 0.0, 4.0, 0.0, 3.0)[0] / total for k in range(2)
-    ]
+    expected = [dblquad(lambda b, a, k=k: (a, b)[k] * density([a, b]), 0.0, 4.0, 0.0, 3.0)[0] / total for k in range(2)]
     np.testing.assert_allclose(_mean_above_zero(mode, precision), expected, rtol=1e-3)
 
 

@@ -101,7 +101,6 @@ def test_samples_follow_the_cells_also_where_the_conditions_do_not_differ(thorou
     adata = scratio.datasets.gaussians(n_cells=1_000, n_dims=1, distance=0.0, random_state=0)
     adata.obsm["X_pca"] = adata.obsm["X_pca"] + 6.0 * (np.arange(1_000) % 2)[:, None]
     model = train(adata, "potential", {**thorough, "max_steps": 1_000})
-    assert float(model.module.factor.max()) == 0.0
     drawn = model.sample(1_000, condition=TREATED)
     assert float(np.mean((drawn > 2.0) & (drawn < 4.0))) < 0.06
     assert abs(float(np.mean(drawn > 3.0)) - 0.5) < 0.1
@@ -317,11 +316,12 @@ def test_the_error_of_the_pathwise_estimate_is_that_of_the_members_and_of_the_pa
     x = trained.embedding(few)
     noise = normal_noise(x, (N_PATHS, 17, 3), _PATHS)
     one, other = (Condition(torch.tensor([[c]]), torch.zeros((1, 0))) for c in (1, 0))
-    network = trained.module.unshrunk() if isinstance(trained.module, PotentialNetwork) else trained.module
     with torch.no_grad():
-        members, variance = log_ratio_ito(network, torch.from_numpy(x), one, other, noise=noise)
-    # Nine times the variance of two members that left out a tenth each, and the Monte-Carlo error of their mean.
-    expected = 9.0 * members.var(0, correction=1) + variance.sum(0) / 4.0
+        members, variance = log_ratio_ito(trained.module, torch.from_numpy(x), one, other, noise=noise)
+    # Nine times the variance of two members that left out a tenth each, twice for the bias of a network that is not a
+    # closed form's, and the Monte-Carlo error of their mean.
+    bias = 2.0 - trained.training_["calibration"].get("probability", 0.0)
+    expected = 9.0 * bias * members.var(0, correction=1) + variance.sum(0) / 4.0
     np.testing.assert_allclose(std**2, expected, rtol=1e-9)
     assert float(variance.min()) > 0.0
 
@@ -333,14 +333,13 @@ def test_a_single_network_has_the_error_of_the_paths_alone(gaussian_cells, param
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_without_an_effect_the_log_ratio_is_zero_and_its_error_is_not(thorough, seed):
-    # With the second seed no step is within a standard error of the untrained network.
+def test_without_an_effect_the_log_ratio_is_nearly_zero_and_its_error_covers_it(thorough, seed):
     adata = scratio.datasets.gaussians(n_cells=1_000, n_dims=2, distance=0.0, random_state=seed)
     model = train(adata, "potential", thorough, n_members=2)
     mean, std = model.log_ratio(**CONTRAST, return_std=True)
-    assert float(model.module.factor.max()) == 0.0
-    np.testing.assert_array_equal(mean, 0.0)
+    assert np.sqrt(np.mean(mean**2)) < 0.15
     assert (std > 0.0).all()
+    assert np.mean(np.abs(mean) < 1.645 * std) > 0.5
 
 
 @pytest.fixture(scope="module")
@@ -364,7 +363,9 @@ def folded(parametrization, quick):
 def test_no_cell_is_scored_by_a_network_that_saw_it(folded):
     model, splits = folded
     scored = []
-    for network, rows in networks_and_rows(model._networks(True), model.folds, 150, batch_size=20):
+    networks = model._networks(True)
+    for fold, rows in networks_and_rows(networks, model.folds, 150, batch_size=20):
+        network = networks[fold]
         # Which of the trained members these are is told by their weights.
         parameters = list(zip(network.parameters(), model.module.parameters(), strict=True))
         for part in range(2):

@@ -98,7 +98,7 @@ def test_abundances_of_cell_types_are_given_a_mixture_in_spite_of_outliers(rng):
     x[rng.permutation(4_000)[:4]] *= rng.uniform(20.0, 60.0, size=(4, 1))
     found = calibrated(x, codes, HALVES, 2, network_of(2))
     assert found["closed_form"] == MIXTURE
-    assert found["held_out_loss"][MIXTURE] < 0.45 < found["held_out_loss"][CLASS]
+    assert found["held_out_loss"][MIXTURE] < found["held_out_loss"][CLASS] - 0.05
 
 
 def test_a_members_closed_form_is_fitted_on_the_cells_that_it_trains_on(rng):
@@ -159,8 +159,9 @@ def test_where_labels_cannot_tell_how_far_apart_conditions_are_the_closed_form_i
 
 
 def test_a_network_that_finds_more_than_a_closed_form_is_not_given_up_for_it(rng):
-    x = rng.normal(size=(4_000, 2))
-    codes = (rng.uniform(size=4_000) < 1.0 / (1.0 + np.exp(-np.where(x[:, 0] > 0.0, 2.0, -0.5)))).astype(int)
+    # A linear log ratio of cells whose tails are heavy: linear discriminants have the direction and not the slope.
+    x = rng.standard_t(2.5, size=(4_000, 2))
+    codes = (rng.uniform(size=4_000) < 1.0 / (1.0 + np.exp(-1.5 * x[:, 0]))).astype(int)
     network = network_of(2)
     says_first_coordinate(network, 1.5)
     found = calibrated(x, codes, HALVES, 2, network)

@@ -13,7 +13,7 @@ import torch
 from anndata import AnnData
 
 import scratio
-from scratio.stats import is_supported, local_scale, typicality
+from scratio.stats import is_supported, robust_coordinates, typicality
 
 SMALL = {
     "n_folds": 2,
@@ -181,7 +181,7 @@ def test_interferon_drives_the_stimulated_cells(real_data):
 def test_a_cell_type_that_is_absent_from_both_conditions_is_not_supported(real_data, absent):
     adata = real_data("zhang2019_ra_synovium_harmony")
     x = np.asarray(adata.obsm["X_pca_harmony"], dtype=float)
-    x /= local_scale(x, np.random.default_rng(0))
+    x = robust_coordinates(x, np.random.default_rng(0)).forward(x)
     is_absent = (adata.obs["celltype"] == absent).to_numpy()
     order = np.random.default_rng(1).permutation(np.flatnonzero(~is_absent))
     fresh, training = np.split(order, [len(order) // 10])

@@ -24,9 +24,10 @@ import torch
 import scratio
 from scratio import OWN, _blocks
 from scratio._atomic import atomic
+from scratio._coordinates import Coordinates
 from scratio.model import ScRatio
 from scratio.model._combinations import distinct_rows
-from scratio.stats import local_scale
+from scratio.stats import robust_coordinates
 from scratio.tl import _score_file
 from scratio.train import StandardisedCells
 from scratio.train._stream import BlockStream
@@ -109,8 +110,8 @@ def test_blocks_have_the_moments_of_the_whole(small_slabs):
 def test_the_scale_is_that_of_the_cells_in_memory(tmp_path, small_slabs):
     adata = cells()
     lazy = on_disk(adata, "h5ad", tmp_path).obsm["X_pca"]
-    found = local_scale(lazy, np.random.default_rng(0))
-    np.testing.assert_allclose(found, local_scale(adata.obsm["X_pca"], np.random.default_rng(0)), rtol=1e-12)
+    found, there = (robust_coordinates(x, np.random.default_rng(0)) for x in (lazy, adata.obsm["X_pca"]))
+    np.testing.assert_allclose(found.scale, there.scale, rtol=1e-12)
 
 
 def test_an_embedding_in_memory_is_not_copied(model):
@@ -266,7 +267,7 @@ def test_cells_that_are_not_finite_are_named(model, tmp_path, small_slabs):
 def stream(n: int = 1_000, block: int = 16, per_group: int = 8, seed: int = 0) -> BlockStream:
     x = np.arange(n, dtype=np.float32)[:, None]
     rows = [np.flatnonzero(np.arange(n) % 3 != held_out) for held_out in (0, 1)]
-    standardised = StandardisedCells(x, np.zeros(1), np.ones(1))
+    standardised = StandardisedCells(x, Coordinates.linear(np.zeros(1), np.ones(1)))
     return BlockStream(standardised, rows, seed, block=block, blocks_per_group=per_group)
 
 
@@ -351,15 +352,15 @@ def test_a_copy_of_cells_on_disk_leaves_them_alone(kind, model, tmp_path):
 
 
 def test_closed_forms_of_many_cells_are_fitted_to_a_sample(monkeypatch):
-    from scratio.model import _selection
+    from scratio.model import _closed_forms
 
     adata = scratio.datasets.gaussians(n_cells=4_000, n_dims=2, random_state=0)
-    monkeypatch.setattr(_selection, "MOST_FITTED", 1_000)
+    monkeypatch.setattr(_closed_forms, "MOST_FITTED", 1_000)
     ScRatio.setup_anndata(adata, condition_keys=["condition"])
     model = ScRatio(adata, n_hidden=8, n_members=1)
     seen = []
-    original = _selection.class_gaussian
-    monkeypatch.setattr(_selection, "class_gaussian", lambda x, *args: seen.append(len(x)) or original(x, *args))
+    original = _closed_forms.class_gaussian
+    monkeypatch.setattr(_closed_forms, "class_gaussian", lambda x, *args: seen.append(len(x)) or original(x, *args))
     model.train(**TRAINING)
     # Nine tenths of 1,000, those that the member trains on.
     assert seen
@@ -548,9 +549,8 @@ def test_a_killed_process_loses_nothing_beyond_its_last_checkpoint(tmp_path):
     whole.mkdir()
     cut.mkdir()
     assert start(whole, "new").wait() == 0
-    # In the choice of a configuration, in the training, while the scores are written.
+    # In the training, while the scores are written.
     waits = [
-        lambda: (cut / "run" / "pilot" / "last.ckpt").exists(),
         lambda: (cut / "run" / "last.ckpt").exists(),
         lambda: len(list((cut / "scores.h5ad.partial").glob("[0-9]*.npy"))) > 3,
     ]

@@ -14,8 +14,8 @@ from scratio.stats import (
     common_responsibility,
     disjoint_parts,
     is_supported,
-    robust_coordinates,
     mean_and_error,
+    robust_coordinates,
     shared_gaussian,
     shared_mixture,
     stratified_folds,
@@ -318,7 +318,8 @@ def test_a_dimension_that_separates_clusters_has_the_smaller_scale():
 def test_the_mean_square_of_the_scaled_dimensions_is_one():
     x = rng().normal(size=(1_000, 4)) * [3.0, 1.0, 0.2, 1.0] + 5.0
     x[:, 0] += 20.0 * (np.arange(1_000) % 2)
-    assert np.mean(x.var(0) / scale_of(x, rng()) ** 2) == pytest.approx(1.0)
+    central = np.clip(x, *np.quantile(x, [0.01, 0.99], axis=0))
+    assert np.mean(central.var(0) / scale_of(x, rng()) ** 2) == pytest.approx(1.0)
 
 
 def test_the_scale_follows_any_rescaling():

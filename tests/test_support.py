@@ -174,7 +174,7 @@ def test_errors_are_moderated_by_those_of_the_training_cells(model):
     x, reference = model.embedding(fresh), model.embedding(model.adata)
     own = model._evaluate(fresh, CONTRAST, *_head(), with_std=True)[1]
     theirs = model._evaluate(None, CONTRAST, *_head(), with_std=True)[1]
-    expected = moderated_error(x, own, reference, theirs)
+    expected = moderated_error(x, own, reference, theirs, model.module.n_members)
     np.testing.assert_allclose(model.log_ratio(fresh, **CONTRAST, return_std=True)[1], expected)
     assert not np.allclose(expected, own)
 
@@ -252,15 +252,15 @@ def test_no_cell_is_scored_by_networks_that_saw_its_sample(quick):
     ScRatio.setup_anndata(adata, condition_keys=["condition"])
     trained = ScRatio(adata, n_hidden=8, n_members=2, n_folds=3)
     given = []
-    original = trained._split
+    original = trained._take
 
-    def spy(*args):
-        given.append(original(*args))
-        return given[-1]
+    def spy(plan, fitted):
+        given.append(plan.splits)
+        return original(plan, fitted)
 
-    trained._split = spy
+    trained._take = spy
     trained.train(**quick, group_key="donor")
-    folds, splits = given[-1]
+    folds, splits = given[-1].folds, given[-1].members
     donor = adata.obs["donor"].to_numpy()
     np.testing.assert_array_equal(folds, trained.folds)
     for place, split in enumerate(splits):

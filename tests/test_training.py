@@ -22,7 +22,7 @@ from scratio.model import ScRatio
 from scratio.module import Condition, FlowNetwork, PaperHeads, PotentialNetwork, ResidualHeads
 from scratio.paths import GaussianPath
 from scratio.train import CellDataModule, MemberSplit, TrainConfig, TrainResult, fit
-from scratio.train._callbacks import BestWeights, Candidate
+from scratio.train._callbacks import BestWeights
 from scratio.train._config import default_max_steps, default_validation_size, defaults_for
 from scratio.train._data import TrainBatches, ValidationBatches
 from scratio.train._plan import FlowTrainingPlan, clip_member_gradients
@@ -85,11 +85,6 @@ def run(network, config: TrainConfig = CONFIG, data: CellDataModule | None = Non
 
 def member(network, index: int) -> list[torch.Tensor]:
     return [parameter.detach()[index].clone() for parameter in network.parameters()]
-
-
-def judged(network, index: int) -> list[torch.Tensor]:
-    """Parameters of a member that the held-out criterion chooses the step of."""
-    return [p.detach()[index].clone() for name, p in network.named_parameters() if network.is_validated(name)]
 
 
 def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
@@ -323,55 +318,27 @@ def test_heads_stop_when_the_held_out_loss_has_risen():
         assert losses.iloc[-1] > losses.min()
 
 
-def test_a_potential_whose_classifier_is_done_goes_on_with_the_marginal_alone():
-    result, network = overfit(potential)
-    assert result.validation_loss.index[-1] == OVERFIT.max_steps
-    assert network.classifier_is_closed
-    losses = result.validation_loss.to_numpy()
-    # The averaged classifier stands still from then on (ema_decay is 0 here), so its held-out loss is a constant.
-    still = (losses[1:] == losses[:-1]).all(axis=1)
-    assert still[-1]
-    first = int(np.argmax(still))
-    assert still[first:].all()
-    # The last to be done ended by its rule: three intervals of ten steps after its best, or half as many again. At
-    # which step that is differs between processors and versions of torch.
-    steps = result.validation_loss.index
-    best = steps[losses[: first + 1].argmin(axis=0)]
-    assert (steps[first] >= best + np.maximum(30, best // 2)).any()
-    assert steps[first] <= OVERFIT.max_steps - 100
-    shorter = potential(n_hidden=32)
-    config = replace(OVERFIT, max_steps=int(result.validation_loss.index[first + 1]))
-    run(shorter, config, cells(config, n_train=20))
-    assert not torch.equal(shorter.marginal.output.weight, network.marginal.output.weight)
-
-
 class Recorded:
     """A selection fed with losses that are given, one group of one member with a weight that tells its step."""
 
-    def __init__(self, untrained: np.ndarray, patience: int = 3) -> None:
+    def __init__(self, patience: int = 3) -> None:
         self.network = torch.nn.Module()
         self.network.weight = torch.nn.Parameter(torch.zeros((1, 1)))
-        self.network.n_members = 1
         self.best = BestWeights(patience, early_stopping=True)
-        self.plan = SimpleNamespace(averaged=self.network, config=replace(CONFIG, validate_every=10))
-        start = {"weight": torch.zeros((1, 1))}
-        losses = torch.from_numpy(untrained)[None]
-        self.best.initial, self.best.best, self.best.chosen = (
-            Candidate([0], losses.clone(), {k: v.clone() for k, v in start.items()}) for _ in range(3)
-        )
-        self.best.is_closed = [False]
+        config = replace(CONFIG, validate_every=10)
+        self.plan = SimpleNamespace(averaged=self.network, network=self.network, config=config)
 
     def feed(self, step: int, losses: np.ndarray) -> None:
         with torch.no_grad():
             self.network.weight.fill_(step)
         self.best._compare(self.plan, torch.from_numpy(losses)[None], step)
 
-    def kept(self, prefers_untrained: bool = True) -> int:
-        self.network.prefers_untrained = lambda members: prefers_untrained
-        kept = self.best.selection(self.network)
-        # Where the untrained network is kept, the trained weights stay for the network to discard.
-        assert float(kept.weights["weight"]) == kept.steps[0] or kept.steps[0] == 0
-        return kept.steps[0]
+    def kept(self) -> int:
+        restored = torch.nn.Module()
+        restored.weight = torch.nn.Parameter(torch.full((1, 1), -1.0))
+        (step,) = self.best.restore(restored, self.network)
+        assert float(restored.weight) == step
+        return step
 
 
 NOISE = np.random.default_rng(0).normal(size=400)
@@ -379,24 +346,16 @@ NOISE = np.random.default_rng(0).normal(size=400)
 
 
 def test_the_latest_step_within_a_standard_error_of_the_best_is_kept():
-    recorded = Recorded(np.full(400, 2.0))
+    recorded = Recorded()
     for step, excess in ((10, 0.5), (20, 0.0), (30, 0.004), (40, 0.007)):
         shift = 1.0 + excess + (0.0 if excess == 0.0 else 1.0) * 0.1 * (NOISE - NOISE.mean())
         recorded.feed(step, shift)
     assert recorded.kept() == 30
 
 
-def test_a_closed_form_is_kept_untrained_unless_a_step_is_better_by_more_than_a_standard_error():
-    for gain, kept in ((0.004, 0), (0.007, 10)):
-        recorded = Recorded(np.full(400, 1.0))
-        recorded.feed(10, 1.0 - gain + 0.1 * (NOISE - NOISE.mean()))
-        assert recorded.kept() == kept
-        assert recorded.kept(prefers_untrained=False) == 10
-
-
 def test_a_group_is_closed_when_it_has_waited_and_its_loss_has_risen_significantly():
     def closed(excess: float, step: int, best: int = 20) -> bool:
-        recorded = Recorded(np.full(400, 2.0))
+        recorded = Recorded()
         recorded.feed(best, np.full(400, 1.0))
         recorded.feed(step, 1.0 + excess + 0.1 * (NOISE - NOISE.mean()))
         return recorded.best.is_closed[0]
@@ -409,7 +368,7 @@ def test_a_group_is_closed_when_it_has_waited_and_its_loss_has_risen_significant
 
 
 def test_a_closed_group_changes_no_more():
-    recorded = Recorded(np.full(400, 2.0))
+    recorded = Recorded()
     recorded.feed(20, np.full(400, 1.0))
     recorded.feed(60, np.full(400, 1.5) + 0.1 * NOISE)
     recorded.feed(70, np.full(400, 0.5))
@@ -428,7 +387,7 @@ def test_labels_that_an_ensemble_never_saw_have_no_say_in_its_weights(make_netwo
         if other_labels:
             data.condition.codes[100:160] = 1 - data.condition.codes[100:160]
         run(network, OVERFIT, data)
-        return judged(network, 0)
+        return member(network, 0)
 
     assert same(weights(False), weights(True))
 
@@ -437,7 +396,7 @@ def test_the_weights_of_the_best_step_are_kept(make_network):
     result, network = overfit(make_network)
     for m, step in enumerate(result.best_step):
         _, last = overfit(make_network, replace(OVERFIT, max_steps=step, early_stopping=False))
-        assert same(judged(network, m), judged(last, m))
+        assert same(member(network, m), member(last, m))
 
 
 def test_without_early_stopping_the_last_weights_are_kept(make_network):
@@ -448,28 +407,11 @@ def test_without_early_stopping_the_last_weights_are_kept(make_network):
     assert not same(member(best, 0), member(last, 0))
 
 
-def test_where_no_step_is_better_the_untrained_network_is_kept(make_network):
-    # Cells of N(0, I) whose labels mean nothing: the untrained network is the right one, whatever is learnt is noise.
-    network, untrained = make_network(), make_network()
-    config = replace(OVERFIT, n_validation=1_000)
-    data = cells(config, n=1_160, n_train=20)
-    data.x = torch.randn(data.x.shape, generator=torch.Generator().manual_seed(0))
-    result = run(network, config, data)
-    assert result.best_step == [0, 0]
-    if isinstance(network, PotentialNetwork):
-        # The trained weights stay, for the standard error, and have no say.
-        assert bool((network.factor == 0.0).all())
-        assert not same(judged(network, 0), judged(untrained, 0))
-    else:
-        assert all(same(judged(network, m), judged(untrained, m)) for m in (0, 1))
-
-
 # --- weight decay --------------------------------------------------------------------------------------------------
 
 
 def test_weight_decay_is_that_of_adamw(make_network):
     network, reference = make_network(), make_network()
-    network.is_validated = lambda name: True
     plan = FlowTrainingPlan(network, replace(CONFIG, weight_decay=0.3, learning_rate=0.01, warmup_steps=0))
     ours = plan.configure_optimizers()["optimizer"]
     trained = [p for p in reference.parameters() if p.requires_grad]
@@ -480,32 +422,10 @@ def test_weight_decay_is_that_of_adamw(make_network):
             if p.requires_grad:
                 p.grad = torch.randn(p.shape, generator=generator)
                 r.grad = p.grad.clone()
-        plan.on_before_optimizer_step(ours)
         ours.step()
         theirs.step()
     for p, r in zip(network.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(p, r, rtol=1e-5, atol=1e-7)
-
-
-def test_members_have_the_weight_decay_of_their_candidate(make_network):
-    # The first member as in a training with its strength for all, the second with another.
-    weak, both = make_network(), make_network()
-    run(weak, replace(CONFIG, weight_decay=0.1))
-    run(both, replace(CONFIG, weight_decay=(0.1, 30.0)))
-    assert same(member(weak, 0), member(both, 0))
-    assert not same(member(weak, 1), member(both, 1))
-
-
-def test_the_marginal_denoiser_has_the_default_weight_decay_whatever_the_classifiers():
-    network = potential()
-    plan = FlowTrainingPlan(network, replace(CONFIG, weight_decay=7.0, learning_rate=0.01, warmup_steps=0))
-    before = {name: p.detach().clone() for name, p in network.named_parameters()}
-    for parameter in network.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    plan.on_before_optimizer_step(plan.configure_optimizers()["optimizer"])
-    for name, parameter in network.named_parameters():
-        factor = 1.0 - 0.01 * (0.01 if name.startswith("marginal") else 7.0)
-        torch.testing.assert_close(parameter.detach(), factor * before[name])
 
 
 # --- interruptions -------------------------------------------------------------------------------------------------
@@ -691,15 +611,15 @@ def test_default_steps_are_fifty_passes_within_bounds(n_train, expected):
     assert default_max_steps(n_train, 512) == expected
 
 
-@pytest.mark.parametrize(("n_train", "expected"), [(100, 1_250), (10_240, 2_000), (30_000, 5_000)])
-def test_default_steps_of_the_potential_are_a_hundred_passes_within_bounds(n_train, expected):
+@pytest.mark.parametrize(("n_train", "expected"), [(100, 600), (10_240, 800), (100_000, 2_000)])
+def test_default_steps_of_the_potential_are_forty_passes_within_bounds(n_train, expected):
     assert defaults_for("potential", "residual", n_train, 512)["max_steps"] == expected
 
 
 def test_the_default_weight_decay_of_the_potential_falls_with_the_cells():
-    few, many = (defaults_for("potential", "residual", n, 512)["weight_decay"] for n in (1_000, 10_000))
-    assert few == pytest.approx([10.0 * decay for decay in many])
-    assert few[0] > few[1] > 0.0
+    few, many, hardly_any = (defaults_for("potential", "residual", n, 512)["weight_decay"] for n in (1_000, 10_000, 20))
+    assert few == pytest.approx(10.0 * many)
+    assert hardly_any == 20.0
 
 
 @pytest.mark.parametrize("value", [(), -1.0, (0.1, -0.1)])

@@ -59,7 +59,9 @@ def calibrate(
     1. A closed form is chosen once for the data set: the simplest whose held-out loss is not above that of the best by
        more than two standard errors, if it is better than none by as much.
     2. In every fold the parts (the network, that closed form, abundances) get weights by a penalised multinomial
-       regression (:func:`scratio.stats.posterior_weights`).
+       regression (:func:`scratio.stats.posterior_weights`). With several crossed keys every term of a part has a weight,
+       and a term's weights are multiplied with the probability that it says anything (Bayesian information criterion,
+       over all folds).
     3. Against that regression stands the hypothesis that the closed form is the truth: its weight 1, all others 0. The
        two are averaged by their posterior probabilities (Bayesian information criterion, over all folds). Where
        conditions hardly overlap labels cannot tell by how many nats, and no regression may spoil a closed form that
@@ -88,7 +90,7 @@ def calibrate(
     chosen, losses = _choose(folds, [name for name in fitted if name != ABUNDANCES])
     used = [*([NETWORK] if with_network else []), *([] if chosen == NONE else [chosen])]
     used += [ABUNDANCES] if ABUNDANCES in fitted else []
-    weights = [_regression(fold, used) for fold in folds]
+    weights = _with_silenced_terms(folds, [_regression(fold, used) for fold in folds])
     probability = 0.0 if chosen == NONE else _probability(folds, weights, chosen)
     kept = [name for name in used if name != NETWORK]
     table = np.zeros((len(folds), 1 + len(kept), network.n_terms))
@@ -158,6 +160,23 @@ def _regression(fold: HeldOut, names: list[str]) -> dict[str, np.ndarray]:
         found[speaks] = posterior_weights(fold.base, parts[speaks], fold.codes, fold.groups)
     ends = np.cumsum([len(fold.parts[name]) for name in names])[:-1]
     return dict(zip(names, np.split(found, ends), strict=True))
+
+
+def _with_silenced_terms(folds: list[HeldOut], weights: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+    """Weights of crossed terms, less the probability that a term says nothing."""
+    n_terms = max((len(weight) for weight in weights[0].values()), default=1)
+    if n_terms == 1:
+        return weights
+    penalty = 0.5 * len(weights[0]) * np.log(sum(len(fold.codes) for fold in folds))
+    speaks = np.ones(n_terms)
+    for term in range(n_terms):
+        others = np.arange(n_terms) != term
+        gain = 0.0
+        for fold, own in zip(folds, weights, strict=True):
+            without = {name: weight * others for name, weight in own.items()}
+            gain += float((fold.loss(without) - fold.loss(own)).sum())
+        speaks[term] = expit(gain - penalty)
+    return [{name: weight * speaks for name, weight in own.items()} for own in weights]
 
 
 def _probability(folds: list[HeldOut], weights: list[dict[str, np.ndarray]], chosen: str) -> float:

@@ -211,7 +211,7 @@ class EmbeddingModel(BaseModelClass):
         -------
         64 hexadecimal digits.
         """
-        kept = {name: value for name, value in self._weights().items() if not name.startswith("network.denoiser.")}
+        kept = {name: value for name, value in self._weights().items() if not name.startswith("network.marginal.")}
         return hashlib.sha256(_saving.serialised(kept)).hexdigest()
 
     def _weights(self) -> dict[str, Tensor]:

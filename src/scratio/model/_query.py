@@ -108,8 +108,6 @@ class QueryMixin(ScoringMixin):
         dtype('float64')
         """
         method = resolve(method, self._settings["parametrization"] == "potential")
-        if method != "head":
-            self._train_denoiser(f"method={method!r}")
         if return_std and method != "ito":
             self._check_ensemble()
         estimate, further = log_ratio_estimator(method, field, n_steps)
@@ -124,6 +122,7 @@ class QueryMixin(ScoringMixin):
             size,
             with_std=return_std,
             moderate=method == "head",
+            denoised=None if method == "head" else f"method={method!r}",
             rows=rows,
             progress_bar=progress_bar,
         )
@@ -270,8 +269,8 @@ class QueryMixin(ScoringMixin):
         if return_std:
             self._check_ensemble()
         given = {"condition": condition}
-        self._train_denoiser("log_prob")
-        mean, std = self._evaluate(adata, given, estimate, divergence, n_steps, batch_size, with_std=return_std)
+        how = {"with_std": return_std, "denoised": "log_prob"}
+        mean, std = self._evaluate(adata, given, estimate, divergence, n_steps, batch_size, **how)
         cells = self._cells(adata, None)[0]
         raw = np.asarray(self._standardised(cells).source)
         mean = mean + np.log(self.coordinates.slope(raw)).sum(1)
@@ -340,7 +339,6 @@ class QueryMixin(ScoringMixin):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """A field in standardised coordinates, the slope of these, and the gradient of the log slope."""
         self._check_if_trained(warn=False)
-        self._train_denoiser(name)
         x = torch.as_tensor(x, dtype=torch.float64).cpu()
         if x.ndim != 2 or x.shape[1] != len(self.location):
             raise ValueError(f"x must have shape (n, {len(self.location)}), got {tuple(x.shape)}")
@@ -348,6 +346,7 @@ class QueryMixin(ScoringMixin):
         if t.shape[1] not in (1, len(x)) or not bool(((t >= 0.0) & (t <= 1.0)).all()):
             raise ValueError("t must be one number or one per row of x, between 0 (noise) and 1 (data)")
         given = self._encode(condition, None, "condition")
+        self._train_denoiser(name)
         raw, where = x.numpy(), self.coordinates
         z = torch.from_numpy(where.forward(raw)).float()
         stacked, device = z.expand(self.module.n_members, *z.shape), self._device

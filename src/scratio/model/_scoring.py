@@ -99,6 +99,7 @@ class ScoringMixin:
         *,
         with_std: bool = False,
         moderate: bool = False,
+        denoised: str | None = None,
         rows: np.ndarray | slice | None = None,
         progress_bar: bool | None = None,
     ) -> tuple[Any, Any]:
@@ -112,6 +113,8 @@ class ScoringMixin:
         cells, folds = self._cells(adata, rows)
         x = self._standardised(cells, finite=False)
         given = {name: self._encode(value, cells, name) for name, value in conditions.items()}
+        if denoised is not None:
+            self._train_denoiser(denoised)
         known = self.known if folds is None else None
         networks = self._networks(folds is not None) if known is None else [*self._networks(True), self.module]
         scorer = Scorer(
@@ -180,7 +183,7 @@ class ScoringMixin:
     def _train_denoiser(self, reason: str) -> None:
         """Train the potential's denoiser, if this is the first question that needs one."""
         network = self.module
-        if not isinstance(network, PotentialNetwork) or network.denoiser is not None:
+        if not isinstance(network, PotentialNetwork) or network.marginal is not None:
             return
         seed, cells = self.training_["random_state"], None
         if self.adata is not None:
@@ -191,7 +194,7 @@ class ScoringMixin:
             raise ValueError(f"{reason} needs cells to train a denoiser on: load the model with adata")
         denoiser = self._new_denoiser(seed)
         train_denoiser(denoiser, cells, seed, self._device, reason)
-        network.denoiser = denoiser
+        network.marginal = denoiser
 
     def _distinct(self, network: FlowNetwork) -> float:
         """Mean share of their training cells that two members of a network do not have in common, less what bias adds.

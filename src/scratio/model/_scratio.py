@@ -228,7 +228,7 @@ class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
 
     @property
     def _has_denoiser(self) -> bool:
-        return isinstance(self.module, PotentialNetwork) and self.module.denoiser is not None
+        return isinstance(self.module, PotentialNetwork) and self.module.marginal is not None
 
     def _load_network(self, description: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
         """Put saved weights into the networks, once these have the parts that the weights are of."""
@@ -239,7 +239,7 @@ class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
             forms = [ClosedFormDensities(network.n_members, n_conditions, *shape, d) for shape in shapes]
             network.calibrate(forms, torch.ones((network.n_members, 1 + len(forms), network.n_terms)))
             if description.get("has_denoiser", False):
-                network.denoiser = self._new_denoiser(0)
+                network.marginal = self._new_denoiser(0)
         network.load_state_dict(weights)
         network.eval()
 

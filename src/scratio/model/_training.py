@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ from scratio.module import Condition, FlowNetwork, PotentialNetwork
 from scratio.train import CellDataModule, StandardisedCells, TrainConfig, fit
 from scratio.train._checkpoint import check_folder
 from scratio.train._config import check_names, default_precision, default_validation_size, defaults_for
+
+logger = logging.getLogger(__name__)
 
 _REFERENCE = 15
 
@@ -296,8 +299,8 @@ class TrainingMixin:
             "closed_form": fitted.calibration.get("closed_form", NONE),
             "calibration": fitted.calibration,
             "distinct": plan.splits.distinct().tolist(),
-            "seconds": fitted.seconds,
         }
+        logger.info("seconds by stage: %s", fitted.seconds, extra={"seconds": fitted.seconds})
         self.is_trained_ = True
         first = plan.splits.members[0]
         self.train_indices_, self.validation_indices_ = first.train, first.validation

@@ -128,7 +128,8 @@ class ResidualHeads(FlowNetwork):
         return torch.stack([((net(noised.z, embedding) - noised.target) ** 2).mean(-1) for net in self.nets]).sum(0)
 
     def _embed(self, q: Tensor, condition: Condition) -> Tensor:
-        return self.embedding(q, self.encoder(condition.stack(self.n_members)))
+        label = self.encoder(condition.stack(self.n_members)) if self.encoder.n_out else None
+        return self.embedding(q, label)
 
 
 class PaperHeads(FlowNetwork):

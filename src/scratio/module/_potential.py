@@ -83,7 +83,7 @@ class PotentialNetwork(FlowNetwork):
         Source of the initial weights; the initial potential is zero.
     """
 
-    SHARED = ("denoiser",)
+    SHARED = ("marginal",)
     """Parts that all members share, so that selecting members leaves them whole."""
 
     combinations: Tensor
@@ -135,7 +135,7 @@ class PotentialNetwork(FlowNetwork):
         self.register_buffer("projections", projections, persistent=False)
         self.weights = _fixed(torch.ones((n_members, 1, self.n_terms)))
         self.is_calibrated = False
-        self.denoiser: ResidualHeads | None = None
+        self.marginal: ResidualHeads | None = None
 
     @property
     def n_terms(self) -> int:
@@ -373,9 +373,9 @@ class PotentialNetwork(FlowNetwork):
         return output.reshape(shape), trace.reshape(shape[:-1])
 
     def _trained_denoiser(self) -> ResidualHeads:
-        if self.denoiser is None:
+        if self.marginal is None:
             raise RuntimeError("velocity and score need a denoiser, and this network has none yet")
-        return self.denoiser
+        return self.marginal
 
     @staticmethod
     def _from_gradient(z: Tensor, q: Tensor, output: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
@@ -384,8 +384,8 @@ class PotentialNetwork(FlowNetwork):
         return own / torch.cosh(q), torch.sinh(q) * own - z
 
     def _all(self) -> Query:
-        """All combinations as each member saw them in training."""
-        shift, nothing = self.log_train_shares - self.log_weights, self.log_weights.new_zeros(())
+        """All combinations with their shares among all cells, the marginal that the denoiser has learnt."""
+        shift = nothing = self.log_weights.new_zeros(())
         weight = None if self.basis is None else self.basis(self.combinations, self.values_of_combinations)
         if not self.is_calibrated:
             return Query(weight, shift, nothing)

@@ -23,12 +23,12 @@ WARM_UP, TIMED = 5, 20
 SIGNIFICANT = 2.0
 """Standard errors by which one loss must exceed another to be taken as higher."""
 
-_STATE = ("history", "best", "is_closed")
+_STATE = ("history", "best", "chosen", "is_closed")
 
 
 @dataclass
-class Best:
-    """Best averaged weights of all groups, their steps, and the losses of their held-out cells."""
+class Kept:
+    """Averaged weights of all groups at a step of their own, and the losses of their held-out cells there."""
 
     steps: list[int]
     losses: Tensor  # (n_groups, n_held_out cells of the group)
@@ -44,7 +44,10 @@ class Best:
 
 
 class BestWeights(pl.Callback):
-    """Keep each group's best step by its held-out cells; stop when no group has anything left to gain.
+    """Keep one step of each group by its held-out cells; stop when no group has anything left to gain.
+
+    Keep the latest step whose loss is within one standard error of the best: the criterion has many noisy minima, and
+    the later of two equal steps is averaged over more of the training.
 
     A group is the members of one fold. Every member holds out other cells, so that a group's criterion is a mean over
     many of them; other folds hold out cells that the group will score, so a choice in common would let a cell's own
@@ -63,7 +66,8 @@ class BestWeights(pl.Callback):
         super().__init__()
         self.patience, self.early_stopping = patience, early_stopping
         self.history: dict[str, list] = {"steps": [], "train": [], "validation": []}
-        self.best: Best | None = None
+        self.best: Kept | None = None
+        self.chosen: Kept | None = None
         self.is_closed: list[bool] = []
 
     def on_train_start(self, trainer: pl.Trainer, plan: Any) -> None:
@@ -100,20 +104,20 @@ class BestWeights(pl.Callback):
         last = dict(averaged.named_parameters())
         with torch.no_grad():
             for name, parameter in network.named_parameters():
-                kept = last[name] if self.best is None else self.best.weights.get(name, last[name])
+                kept = last[name] if self.chosen is None else self.chosen.weights.get(name, last[name])
                 parameter.copy_(kept)
-        return [] if self.best is None else self.best.steps
+        return [] if self.chosen is None else self.chosen.steps
 
     def state_dict(self) -> dict[str, Any]:
         """Plain tensors and numbers, for a checkpoint."""
         state = {name: getattr(self, name) for name in _STATE}
-        return {name: vars(value) if isinstance(value, Best) else value for name, value in state.items()}
+        return {name: vars(value) if isinstance(value, Kept) else value for name, value in state.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up where a checkpoint ended."""
         for name in _STATE:
             value = state_dict[name]
-            setattr(self, name, Best(**value) if name == "best" and value is not None else value)
+            setattr(self, name, Kept(**value) if name in {"best", "chosen"} and value is not None else value)
 
     @property
     def _is_over(self) -> bool:
@@ -123,10 +127,13 @@ class BestWeights(pl.Callback):
         if not self.early_stopping:
             return
         parameters, size = dict(plan.averaged.named_parameters()), plan.config.ensemble_size
-        if self.best is None:
+        if self.best is None or self.chosen is None:
             trained = {name for name, parameter in plan.network.named_parameters() if parameter.requires_grad}
             kept = {name: p.detach().clone() for name, p in parameters.items() if name in trained}
-            self.best, self.is_closed = Best([step] * len(losses), losses.clone(), kept), [False] * len(losses)
+            start = [step] * len(losses)
+            # Of the best step nothing but its losses is ever needed.
+            self.best, self.chosen = Kept(start, losses.clone(), {}), Kept(start.copy(), losses.clone(), kept)
+            self.is_closed = [False] * len(losses)
             return
         for group, current in enumerate(losses):
             if self.is_closed[group]:
@@ -134,6 +141,8 @@ class BestWeights(pl.Callback):
             excess, error = paired_difference(current, self.best.losses[group])
             if excess < 0:
                 self.best.update(group, size, step, current, parameters)
+            if excess <= error:
+                self.chosen.update(group, size, step, current, parameters)
             best = self.best.steps[group]
             waited = step - best >= max(self.patience * plan.config.validate_every, best // 2)
             self.is_closed[group] = bool(waited and excess > SIGNIFICANT * error)
