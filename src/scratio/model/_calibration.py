@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import expit
+from scipy.special import expit, softmax
 
 from scratio.model._closed_forms import ABUNDANCES, ClosedForms
 from scratio.module import ClosedFormDensities, Condition, PotentialNetwork, select_members
@@ -59,9 +60,9 @@ def calibrate(
     1. A closed form is chosen once for the data set: the simplest whose held-out loss is not above that of the best by
        more than two standard errors, if it is better than none by as much.
     2. In every fold the parts (the network, that closed form, abundances) get weights by a penalised multinomial
-       regression (:func:`scratio.stats.posterior_weights`). With several crossed keys every term of a part has a weight,
-       and a term's weights are multiplied with the probability that it says anything (Bayesian information criterion,
-       over all folds).
+       regression (:func:`scratio.stats.posterior_weights`). With several crossed keys every term of a part has a
+       weight, multiplied by the probability that the term says anything (Bayesian information criterion, over all
+       folds).
     3. Against that regression stands the hypothesis that the closed form is the truth: its weight 1, all others 0. The
        two are averaged by their posterior probabilities (Bayesian information criterion, over all folds). Where
        conditions hardly overlap labels cannot tell by how many nats, and no regression may spoil a closed form that
@@ -91,13 +92,15 @@ def calibrate(
     used = [*([NETWORK] if with_network else []), *([] if chosen == NONE else [chosen])]
     used += [ABUNDANCES] if ABUNDANCES in fitted else []
     weights = _with_silenced_terms(folds, [_regression(fold, used) for fold in folds])
-    probability = 0.0 if chosen == NONE else _probability(folds, weights, chosen)
+    alone = [{chosen: np.ones(network.n_terms)} for _ in folds] if chosen != NONE else [{} for _ in folds]
+    alone = _with_silenced_terms(folds, alone)
+    probability = 0.0 if chosen == NONE else _probability(folds, weights, alone)
     kept = [name for name in used if name != NETWORK]
     table = np.zeros((len(folds), 1 + len(kept), network.n_terms))
-    for fold, own in enumerate(weights):
+    for fold, (own, of_form) in enumerate(zip(weights, alone, strict=True)):
         for name, weight in own.items():
             place = 0 if name == NETWORK else 1 + kept.index(name)
-            table[fold, place] = (1.0 - probability) * weight + probability * (name == chosen)
+            table[fold, place] = (1.0 - probability) * weight + probability * of_form.get(name, 0.0)
     of_members = torch.from_numpy(table).repeat_interleave(data.config.ensemble_size, dim=0)
     network.calibrate([fitted[name] for name in kept], of_members)
     return {
@@ -163,28 +166,31 @@ def _regression(fold: HeldOut, names: list[str]) -> dict[str, np.ndarray]:
 
 
 def _with_silenced_terms(folds: list[HeldOut], weights: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
-    """Weights of crossed terms, less the probability that a term says nothing."""
+    """Weights of crossed terms, times the posterior probability of the sets of terms that hold them.
+
+    All sets are compared, since a key and its interaction belong together: where the other key separates cells each of
+    the two extrapolates, and only their sum does not.
+    """
     n_terms = max((len(weight) for weight in weights[0].values()), default=1)
     if n_terms == 1:
         return weights
     penalty = 0.5 * len(weights[0]) * np.log(sum(len(fold.codes) for fold in folds))
-    speaks = np.ones(n_terms)
-    for term in range(n_terms):
-        others = np.arange(n_terms) != term
-        gain = 0.0
+    sets = np.array(list(product((0.0, 1.0), repeat=n_terms)))
+    evidence = -penalty * sets.sum(1)
+    for place, kept in enumerate(sets):
         for fold, own in zip(folds, weights, strict=True):
-            without = {name: weight * others for name, weight in own.items()}
-            gain += float((fold.loss(without) - fold.loss(own)).sum())
-        speaks[term] = expit(gain - penalty)
+            evidence[place] -= fold.loss({name: weight * kept for name, weight in own.items()}).sum()
+    speaks = softmax(evidence) @ sets
     return [{name: weight * speaks for name, weight in own.items()} for own in weights]
 
 
-def _probability(folds: list[HeldOut], weights: list[dict[str, np.ndarray]], chosen: str) -> float:
-    """Posterior probability that the chosen closed form is the truth, against the regression."""
+def _probability(
+    folds: list[HeldOut], weights: list[dict[str, np.ndarray]], alone: list[dict[str, np.ndarray]]
+) -> float:
+    """Posterior probability that the closed form alone is the truth, against the regression."""
     gain, n_cells = 0.0, 0
-    for fold, own in zip(folds, weights, strict=True):
-        alone = {chosen: np.ones(len(fold.parts[chosen]))}
-        gain += float((fold.loss(alone) - fold.loss(own)).sum())
+    for fold, own, of_form in zip(folds, weights, alone, strict=True):
+        gain += float((fold.loss(of_form) - fold.loss(own)).sum())
         n_cells += len(fold.codes)
     n_weights = sum(len(weight) for weight in weights[0].values())
     return float(expit(0.5 * n_weights * np.log(n_cells) - gain))

@@ -12,12 +12,12 @@ from scratio._seed import child_seed
 from scratio.model._reference import ReferenceCells
 from scratio.module import Condition, PotentialNetwork, ResidualHeads
 from scratio.train import CellDataModule, MemberSplit, StandardisedCells, TrainConfig, fit
-from scratio.train._config import defaults_for
 
 logger = logging.getLogger(__name__)
 
 _SEED, _SPLIT, _WEIGHTED = 18, 19, 23
-VALIDATION_SIZE, BATCH_SIZE = 0.1, 512
+VALIDATION_SIZE, BATCH_SIZE, PASSES = 0.1, 512, 50
+FEWEST_STEPS, MOST_STEPS = 1_000, 10_000
 
 
 @differentiable()
@@ -43,9 +43,8 @@ def train_denoiser(
     order = np.random.default_rng(child_seed(random_state, _SPLIT)).permutation(n)
     held_out = max(int(VALIDATION_SIZE * n), 1)
     split = MemberSplit(np.sort(order[held_out:]), np.sort(order[:held_out]))
-    defaults = defaults_for("heads", "residual", len(split.train), BATCH_SIZE)
-    seed = int(child_seed(random_state, _SEED) % 2**31)
-    config = TrainConfig(**{**defaults, "batch_size": BATCH_SIZE, "random_state": seed})
+    steps = int(np.clip(PASSES * len(split.train) // BATCH_SIZE, FEWEST_STEPS, MOST_STEPS))
+    config = TrainConfig(steps, BATCH_SIZE, random_state=int(child_seed(random_state, _SEED) % 2**31))
     logger.info(
         "%s needs a denoiser of all cells, which is trained now, once for this model: at most %d steps",
         reason,

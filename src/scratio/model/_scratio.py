@@ -25,7 +25,7 @@ from scratio.paths import GaussianPath
 PARAMETRIZATIONS, BLOCKS, SCHEDULES = ("potential", "heads"), ("residual", "mlp"), ("linear",)
 _INITIAL_WEIGHTS, _DENOISER = 10, 17
 
-MEMBERS_OF_FOLD, MEMBERS_ALONE = 2, 5
+MEMBERS_OF_FOLD, MEMBERS_ALONE, DENOISER_WIDTH = 2, 5, 128
 
 
 class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
@@ -289,6 +289,7 @@ class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
             n_continuous=0,
             path=self._path,
             generator=torch_generator(random_state, _DENOISER),
+            n_hidden=DENOISER_WIDTH,
         )
 
     @property

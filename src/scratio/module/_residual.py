@@ -31,7 +31,8 @@ class ResidualBlock(nn.Module):
         n_rows = embedding.shape[1]
         scale, shift, gain = (part.unsqueeze(2) for part in self.film(embedding).chunk(3, dim=-1))
         pre = torch.addcmul(shift, self.inner(hidden).unflatten(1, (n_rows, -1)), 1.0 + scale)
-        return hidden + self.outer(((1.0 + gain) * nn.functional.silu(pre)).flatten(1, 2))
+        # Not nn.functional.silu: its derivative has no forward mode, which the divergence of a gradient needs.
+        return hidden + self.outer(((1.0 + gain) * pre * torch.sigmoid(pre)).flatten(1, 2))
 
     def forward_and_slope(self, hidden: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
         """New hidden state and the derivative of the modulated nonlinearity with respect to ``U h``."""
