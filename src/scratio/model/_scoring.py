@@ -26,6 +26,8 @@ from scratio.module import MARGINAL, Condition, FlowNetwork, PotentialNetwork, R
 from scratio.train import StandardisedCells
 
 DIVERGENCES = ("exact", "rademacher")
+BIAS = 2.0
+"""Mean square error of a network over its variance, at the step that held-out labels choose."""
 
 
 class ScoringMixin:
@@ -211,7 +213,7 @@ class ScoringMixin:
         of_pairs = np.asarray(self.training_["distinct"])
         blocks = [of_pairs[start : start + size, start : start + size] for start in range(0, len(of_pairs), size)]
         means = [block.sum() / max(size * (size - 1), 1) for block in blocks]
-        return float(np.mean(means)) / (2.0 - self.training_["calibration"].get("probability", 0.0))
+        return float(np.mean(means)) / (BIAS - (BIAS - 1.0) * self.training_["calibration"].get("probability", 0.0))
 
     def _networks(self, with_folds: bool) -> list[FlowNetwork]:
         """The network that scores each fold's cells: those of its members that never saw them."""
