@@ -1,7 +1,7 @@
 """The research code's way to the log ratio, restated on a network of scratio: what the speed is compared with.
 
 Adaptive dopri5 with absolute and relative tolerance 1e-4 on the whole batch, in the paper's time, 100 output points,
-and for each of the two divergences Gaussian probes that are drawn anew at every call (methods.md, section 0, item 5).
+and for each of the two divergences Gaussian probes that are drawn anew at every call.
 """
 
 from __future__ import annotations

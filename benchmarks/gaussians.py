@@ -31,7 +31,7 @@ PAPER = {
     ("paper, naive", 4): (5.84, 47.6, 199.0, 358.0, 3539.0),
     ("paper, best of TSM and CTSM", 4): (0.66, 10.3, 19.8, 154.0, 297.0),
 }
-"""Mean square errors by method and distance, for all dimensions (decoded from the paper's figure; methods.md)."""
+"""Mean square errors by method and distance, for all dimensions (decoded from the paper's figure)."""
 
 
 def draw(rng: np.random.Generator, n: int, d: int, distance: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -30,7 +30,7 @@ PAPER = {
     "paper, TSM-SB": (0.04, 0.43, 1.29, 5.42, 28.9),
     "paper, CTSM-SB": (0.25, 0.43, 0.66, 0.74, 3.39),
 }
-"""Mean absolute errors of the mean log ratio; TSM and CTSM had parametric Gaussian networks (methods.md)."""
+"""Mean absolute errors of the mean log ratio; TSM and CTSM had parametric Gaussian networks."""
 
 
 def draw(rng: np.random.Generator, n: int, d: int, is_treated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -32,7 +32,7 @@ from scratio import OWN, Rest, tl
 from scratio.cli import _cells, _conditions, _plots, _summary, app
 from scratio.cli._options import Method, SeveralValues
 from scratio.model import ScRatio
-from scratio.model._methods import METHODS
+from scratio.scoring import METHODS
 
 TRAINING = {"max_steps": 2, "batch_size": 64, "accelerator": "cpu", "progress_bar": True}
 QUICK = "--n-folds 2 --max-steps 2 --batch-size 64 --accelerator cpu --random-state 3".split()

@@ -8,8 +8,8 @@ import torch
 from scipy.stats import norm
 
 import scratio
+from scratio.conditions._combinations import levels_of, observed_combinations
 from scratio.model import OWN, ScRatio
-from scratio.model._combinations import levels_of, observed_combinations
 from scratio.module import Condition
 
 

@@ -13,7 +13,7 @@ import torch
 from scipy.spatial.distance import cdist
 
 import scratio
-from scratio._seed import torch_generator
+from scratio._random import torch_generator
 from scratio.estimators import translate
 from scratio.fdrl import _training
 from scratio.fdrl._gradient_flow import gradient_flow

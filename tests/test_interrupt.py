@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import scratio
-from scratio._interrupt import interruptible
+from scratio._caller import interruptible
 from scratio.fdrl._training import StaleRatioPlan
 from scratio.model import FDRL, ScRatio
 from scratio.train._plan import FlowTrainingPlan

@@ -12,7 +12,7 @@ import torch
 import scratio
 from scratio import OWN
 from scratio.model import ScRatio
-from scratio.model._known import KnownCells
+from scratio.scoring import KnownCells
 
 CONTRAST = {"numerator": {"condition": "treated"}, "denominator": {"condition": "control"}}
 OWN_CONTRAST = {"numerator": {"condition": OWN}, "denominator": {}}

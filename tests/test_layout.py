@@ -23,12 +23,14 @@ MAY_IMPORT = {
     "estimators": {"module", "paths", "helpers"},
     "stats": {"helpers"},
     "train": {"module", "estimators", "paths", "helpers"},
-    "model": {"train", "stats", "module", "estimators", "paths", "helpers"},
-    "fdrl": {"model", "train", "stats", "module", "estimators", "paths", "helpers"},
+    "conditions": {"module", "helpers"},
+    "scoring": {"conditions", "train", "stats", "module", "estimators", "paths", "helpers"},
+    "model": {"scoring", "conditions", "train", "stats", "module", "estimators", "paths", "helpers"},
+    "fdrl": {"model", "conditions", "train", "stats", "module", "estimators", "paths", "helpers"},
     "datasets": {"helpers"},
     "io": {"helpers"},
     "peers": {"stats", "module", "estimators", "paths", "helpers"},
-    "tl": {"model", "stats", "datasets", "peers", "helpers"},
+    "tl": {"model", "scoring", "conditions", "stats", "datasets", "peers", "helpers"},
     "pl": {"model", "helpers"},
     "cli": {"model", "tl", "pl", "io", "datasets", "helpers"},
     "helpers": {"helpers"},
@@ -46,6 +48,8 @@ FORBIDDEN = {
 FORBIDDEN |= {
     "stats": {"anndata", "scvi", "lightning", "scanpy", "torch", "matplotlib"},
     "train": {"anndata", "scvi", "scanpy", "matplotlib"},
+    "conditions": {"scanpy", "scvi", "lightning", "matplotlib", "seaborn"},
+    "scoring": {"scanpy", "scvi", "lightning", "matplotlib", "seaborn"},
     "model": {"scanpy", "matplotlib", "seaborn"},
     "fdrl": {"scanpy", "matplotlib", "seaborn"},
     "tl": {"torch", "lightning", "scvi", "matplotlib", "seaborn"},
@@ -104,7 +108,20 @@ def test_numerical_parts_know_nothing_of_annotated_data(file):
 
 def test_the_rules_are_about_files_that_exist():
     parts = {part_of(".".join(["scratio", *file.relative_to(SOURCE).with_suffix("").parts])) for file in FILES}
-    assert {"paths", "module", "estimators", "stats", "train", "model", "fdrl", "tl", "pl", "datasets"} <= parts
+    assert {
+        "paths",
+        "module",
+        "estimators",
+        "stats",
+        "train",
+        "conditions",
+        "scoring",
+        "model",
+        "fdrl",
+        "tl",
+        "pl",
+        "datasets",
+    } <= parts
     assert "scratio.module" in imports(SOURCE / "estimators" / "_ode.py")
     assert "scratio.tl" in imports(SOURCE / "__init__.py")
 
@@ -250,7 +267,7 @@ def test_tools_and_plots_take_adata_first_and_the_rest_by_name(function):
     assert parameters[0].name == "adata"
     rest = parameters[1:]
     if function.__module__.startswith("scratio.tl") and rest[0].name == "model":
-        rest = rest[1:]  # design.md: tl.log_ratio(adata, model, *, ...)
+        rest = rest[1:]
     by_name = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
     assert all(parameter.kind in by_name for parameter in rest)
 
@@ -314,7 +331,7 @@ def test_the_model_is_documented_with_an_example():
 
 
 def test_the_api_is_the_designs():
-    # design.md, section 2: outside users call exactly this.
+    # Outside users call exactly this.
     def names(function) -> set[str]:
         return set(inspect.signature(function).parameters)
 

@@ -13,9 +13,9 @@ from scratio import OWN
 from scratio.estimators import log_density, log_ratio_ito, log_ratio_ode, normal_noise
 from scratio.estimators._ito import N_PATHS
 from scratio.model import ScRatio
-from scratio.model._methods import _PATHS
-from scratio.model._scorer import networks_and_rows
 from scratio.module import Condition
+from scratio.scoring import networks_and_rows
+from scratio.scoring._methods import _PATHS
 
 TREATED, CONTROL = {"condition": "treated"}, {"condition": "control"}
 CONTRAST = {"numerator": TREATED, "denominator": CONTROL}

@@ -617,10 +617,10 @@ def test_a_closed_form_does_not_shift_with_the_class_sizes(z):
 # --- noise
 
 
-@pytest.mark.parametrize(("n", "group", "n_levels"), [(24, 8, 3), (24, 1, 24), (25, 8, 25)])
-def test_successive_cells_may_share_a_noise_level_but_not_the_noise(n, group, n_levels):
+@pytest.mark.parametrize(("n", "cells_per_level", "n_levels"), [(24, 8, 3), (24, 1, 24), (25, 8, 25)])
+def test_successive_cells_may_share_a_noise_level_but_not_the_noise(n, cells_per_level, n_levels):
     path = GaussianPath(0.02)
-    noised = add_noise(torch.zeros((2, n, 3)), path, torch.Generator().manual_seed(0), group=group)
+    noised = add_noise(torch.zeros((2, n, 3)), path, torch.Generator().manual_seed(0), cells_per_level=cells_per_level)
     assert noised.levels.shape == (2, n_levels, 1)
     torch.testing.assert_close(noised.q, noised.levels.repeat_interleave(n // n_levels, dim=1))
     # One level in each of as many equal parts of the path, others for the other member.

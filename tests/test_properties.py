@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import scratio
+from scratio.conditions import distinct_rows
 from scratio.estimators import Divergence, log_ratio_head, log_ratio_naive, log_ratio_ode, log_ratio_quadrature
 from scratio.io import read_lazy
-from scratio.model._combinations import distinct_rows
 from scratio.module import MARGINAL, Condition, PotentialNetwork, all_but
 from scratio.paths import GaussianPath
 

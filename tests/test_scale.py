@@ -25,8 +25,8 @@ import scratio
 from scratio import OWN, _blocks
 from scratio._atomic import atomic
 from scratio._coordinates import Coordinates
+from scratio.conditions import distinct_rows
 from scratio.model import ScRatio
-from scratio.model._combinations import distinct_rows
 from scratio.stats import robust_coordinates
 from scratio.tl import _score_file
 from scratio.train import StandardisedCells

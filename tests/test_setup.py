@@ -8,8 +8,8 @@ import pytest
 from scipy import sparse
 
 import scratio
+from scratio._check import check_embedding
 from scratio.model import ScRatio, _check
-from scratio.model._check import check_embedding
 
 
 def with_obsm(value):

@@ -10,9 +10,8 @@ from anndata import AnnData
 
 import scratio
 from scratio.model import OWN, Rest, ScRatio
-from scratio.model import _reference as reference_module
-from scratio.model._reference import ReferenceCells
 from scratio.module import Condition
+from scratio.scoring import KeptCells, _kept
 from scratio.stats import grouped_folds, is_supported, moderated_error, most_folds, typicality
 
 CONTRAST = {"numerator": {"condition": "treated"}, "denominator": {"condition": "control"}}
@@ -161,7 +160,7 @@ def test_every_analysis_flags_outliers_and_what_only_one_side_has(analysis, colu
 def test_a_model_without_cells_to_judge_others_by_says_so(model, tmp_path):
     model.save(tmp_path / "model")
     older = ScRatio.load(tmp_path / "model")
-    older.reference = None
+    older.kept = None
     with pytest.raises(ValueError, match="train it again"):
         older.typicality(blobs(20, [0, 1], seed=4), **CONTRAST)
 
@@ -180,7 +179,7 @@ def test_errors_are_moderated_by_those_of_the_training_cells(model):
 
 
 def _head() -> tuple:
-    from scratio.model._methods import log_ratio_estimator
+    from scratio.scoring import log_ratio_estimator
 
     return log_ratio_estimator("head", "numerator", None)[0], "exact", None, 4_096
 
@@ -204,12 +203,10 @@ def test_errors_of_questions_about_own_labels_leave_out_what_was_never_observed(
 
 
 def test_rare_conditions_are_kept_whole(monkeypatch):
-    monkeypatch.setattr(reference_module, "MOST", 60)
+    monkeypatch.setattr(_kept, "MOST", 60)
     codes = torch.from_numpy((np.arange(1_000) % 50 == 0).astype(np.int64))[:, None]
     x = torch.arange(1_000.0)[:, None]
-    kept = ReferenceCells.drawn(
-        x, Condition(codes, torch.empty((1_000, 0))), np.arange(1_000) % 5, np.random.default_rng(0)
-    )
+    kept = KeptCells.drawn(x, Condition(codes, torch.empty((1_000, 0))), np.arange(1_000) % 5, np.random.default_rng(0))
     is_rare = kept.condition.codes[:, 0].numpy() == 1
     assert len(kept.x) == 60
     assert is_rare.sum() == 20

@@ -16,8 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import scratio
 from scratio import _progress
+from scratio._caller import quiet
 from scratio._progress import Progress
-from scratio._quiet import quiet
 from scratio.model import ScRatio
 from scratio.module import Condition, FlowNetwork, PaperHeads, PotentialNetwork, ResidualHeads
 from scratio.paths import GaussianPath
@@ -353,21 +353,21 @@ def test_the_latest_step_within_a_standard_error_of_the_best_is_kept():
     assert recorded.kept() == 30
 
 
-def test_a_group_is_closed_when_it_has_waited_and_its_loss_has_risen_significantly():
-    def closed(excess: float, step: int, best: int = 20) -> bool:
+def test_a_fold_is_over_when_it_has_waited_and_its_loss_has_risen_significantly():
+    def over(excess: float, step: int, best: int = 20) -> bool:
         recorded = Recorded()
         recorded.feed(best, np.full(400, 1.0))
         recorded.feed(step, 1.0 + excess + 0.1 * (NOISE - NOISE.mean()))
-        return recorded.best.is_closed[0]
+        return recorded.best.is_over[0]
 
-    assert closed(0.011, 50)
-    assert not closed(0.009, 50)  # 1.8 standard errors
-    assert not closed(0.011, 40)  # two intervals
-    assert not closed(0.011, 140, best=100)  # less than 1.5 times the best step
-    assert closed(0.011, 150, best=100)
+    assert over(0.011, 50)
+    assert not over(0.009, 50)  # 1.8 standard errors
+    assert not over(0.011, 40)  # two intervals
+    assert not over(0.011, 140, best=100)  # less than 1.5 times the best step
+    assert over(0.011, 150, best=100)
 
 
-def test_a_closed_group_changes_no_more():
+def test_a_fold_that_is_over_changes_no_more():
     recorded = Recorded()
     recorded.feed(20, np.full(400, 1.0))
     recorded.feed(60, np.full(400, 1.5) + 0.1 * NOISE)

@@ -18,7 +18,7 @@ from anndata import AnnData
 from anndata.io import read_elem, write_elem
 
 from scratio._atomic import atomic
-from scratio._names import X
+from scratio._constants import X
 from scratio.cli._session import RefusedError, message
 from scratio.tl._write import recorded_in
 

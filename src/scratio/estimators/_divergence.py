@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scratio._row_bits import row_keys, splitmix64
+from scratio._random import row_keys, splitmix64
 from scratio.module import Condition, FlowNetwork, FlowWithDivergence
 
 

@@ -19,7 +19,7 @@ def log_ratio_ito(
     *,
     noise: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    r"""Log ratio of cells as an integral along their noising paths (Girsanov; methods.md, F5 with the "GT" rule).
+    r"""Log ratio of cells as an integral along their noising paths (Girsanov).
 
     With :math:`\gamma = 1 / \sigma^2 = \sinh^2 q` and the path :math:`z_\gamma = \gamma x + B_\gamma`, whose law given
     x is the same under every condition,

@@ -28,7 +28,7 @@ def log_ratio_quadrature(
     The proposition of arXiv 2602.24201 holds along any path. In :math:`y = x_t / t` the frozen one stays at the cell
     while the noise level :math:`\sigma = 1 / \sinh q` falls; in :math:`z = \tanh(q) y` it moves with
     :math:`b = \operatorname{sech}^2(q) y`. Nodes lie in q, which is log sigma up to a constant at small noise and
-    reaches pure noise, where the log ratio is zero, at q = 0 (methods.md, F3).
+    reaches pure noise, where the log ratio is zero, at q = 0 (docs/theory.md, "Two more estimators").
 
     Parameters
     ----------

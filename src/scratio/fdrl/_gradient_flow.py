@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from scratio._autograd import differentiable
+from scratio._caller import differentiable
 
 LONGEST_STEP = 0.5
 """Longest step in units of the standardised embedding, per square root of its dimension; further ones are cut."""

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scratio._autograd import differentiable
-from scratio._seed import torch_generator
+from scratio._caller import differentiable
+from scratio._random import torch_generator
 from scratio.fdrl._perceptron import Perceptron
 
 _WEIGHTS, _BATCHES = 55, 56

@@ -9,20 +9,20 @@ import numpy as np
 import torch
 from anndata import AnnData
 
-from scratio._autograd import differentiable
 from scratio._blocks import moments
+from scratio._caller import differentiable
+from scratio._check import check_at_least
 from scratio._coordinates import Coordinates
 from scratio._progress import Progress
-from scratio._seed import torch_generator
+from scratio._random import torch_generator
+from scratio.conditions import ConditionDict
 from scratio.fdrl._network import DIVERGENCES, LOSSES, StaleRatio
 from scratio.fdrl._perceptron import Perceptron
 from scratio.fdrl._prior import PRIORS, CellPrior, Prior
 from scratio.fdrl._queries import FDRLQueryMixin, categories_of
 from scratio.fdrl._training import FlowSettings, fit_stale_ratio
 from scratio.model import _saving
-from scratio.model._check import check_at_least
 from scratio.model._embedding_model import EmbeddingModel, to_plain
-from scratio.model._schema import ConditionDict
 from scratio.module import Condition
 from scratio.stats import standard_scale
 from scratio.train import CellDataModule, MemberSplit, TrainConfig

@@ -11,14 +11,14 @@ import torch
 from anndata import AnnData
 from torch import Tensor, nn
 
-from scratio._seed import torch_generator
+from scratio._check import check_at_least
+from scratio._random import torch_generator
+from scratio.conditions import OWN, ConditionDict, ConditionSchema, Rest
 from scratio.fdrl._membership import fit_membership
 from scratio.fdrl._network import StaleRatio
 from scratio.fdrl._perceptron import Perceptron
 from scratio.fdrl._prior import CellPrior, Prior
 from scratio.fdrl._training import FlowSettings
-from scratio.model._check import check_at_least
-from scratio.model._schema import OWN, ConditionDict, ConditionSchema, Rest
 
 _SAMPLES, _TRANSLATION = 51, 52
 BATCH_SIZE = 16_384

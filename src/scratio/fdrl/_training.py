@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from scratio._progress import Progress
-from scratio._seed import torch_generator
+from scratio._random import torch_generator
 from scratio.fdrl._gradient_flow import gradient_flow
 from scratio.fdrl._network import DIVERGENCES, StaleRatio
 from scratio.fdrl._prior import Prior

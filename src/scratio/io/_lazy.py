@@ -12,7 +12,7 @@ import zarr
 from anndata import AnnData
 from anndata.io import read_elem
 
-from scratio._names import RESULT_MARK, X
+from scratio._constants import RESULT_MARK, X
 
 ENCODING = "0.2.0"
 """Version of the tables whose columns are read one by one."""

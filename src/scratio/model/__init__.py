@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from scratio.model._schema import OWN, Rest
+from scratio.conditions import OWN, Rest
 from scratio.model._scratio import ScRatio
 
 if TYPE_CHECKING:

@@ -10,14 +10,13 @@ import numpy as np
 import torch
 from scipy.special import expit, softmax
 
+from scratio._constants import SIGNIFICANT
 from scratio.model._closed_forms import ABUNDANCES, ClosedForms
 from scratio.module import ClosedFormDensities, Condition, PotentialNetwork, select_members
 from scratio.stats import bounded_loss, posterior_weights
 from scratio.train import CellDataModule
 
 NONE, NETWORK = "none", "network"
-SIGNIFICANT = 2.0
-"""Standard errors by which one held-out loss must exceed another to be taken as higher."""
 
 
 @dataclass(frozen=True)

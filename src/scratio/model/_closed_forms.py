@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from scratio._seed import child_seed
+from scratio._random import child_seed
 from scratio.module import ClosedFormDensities, Condition, PotentialNetwork
 from scratio.stats import (
     ConditionMixture,

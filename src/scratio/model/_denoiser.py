@@ -7,10 +7,10 @@ import logging
 import numpy as np
 import torch
 
-from scratio._autograd import differentiable
-from scratio._seed import child_seed
-from scratio.model._reference import ReferenceCells
+from scratio._caller import differentiable
+from scratio._random import child_seed
 from scratio.module import Condition, PotentialNetwork, ResidualHeads
+from scratio.scoring import KeptCells
 from scratio.train import CellDataModule, MemberSplit, StandardisedCells, TrainConfig, fit
 
 logger = logging.getLogger(__name__)
@@ -56,11 +56,11 @@ def train_denoiser(
     denoiser.to(device)
 
 
-def cells_for(reference: ReferenceCells, network: PotentialNetwork, random_state: int) -> torch.Tensor:
-    """The reference of a model without cells, drawn anew with the shares that combinations have among all cells."""
-    index = network.index(reference.condition.to(network.log_weights.device)).cpu().numpy()
+def cells_for(kept: KeptCells, network: PotentialNetwork, random_state: int) -> torch.Tensor:
+    """What a model without cells has kept, drawn anew with the shares that combinations have among all cells."""
+    index = network.index(kept.condition.to(network.log_weights.device)).cpu().numpy()
     counts = np.bincount(index, minlength=len(network.combinations))
     weight = network.log_weights.exp().cpu().numpy().astype(float)[index] / counts[index]
     rng = np.random.default_rng(child_seed(random_state, _WEIGHTED))
     rows = rng.choice(len(index), size=len(index), p=weight / weight.sum())
-    return torch.from_numpy(reference.x[np.sort(rows)])
+    return torch.from_numpy(kept.x[np.sort(rows)])

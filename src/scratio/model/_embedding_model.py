@@ -12,6 +12,8 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
+from scratio._caller import quiet
+from scratio._check import check_categories, check_numbers, check_source, check_spread, source_name
 from scratio._compat import (
     AnnDataManager,
     BaseModelClass,
@@ -20,13 +22,11 @@ from scratio._compat import (
     NumericalObsField,
     ObsmField,
 )
+from scratio._constants import X
 from scratio._coordinates import Coordinates
-from scratio._names import X
-from scratio._quiet import quiet
 from scratio._summary import Summary
+from scratio.conditions import ConditionSchema
 from scratio.model import _saving
-from scratio.model._check import check_categories, check_numbers, check_source, check_spread, source_name
-from scratio.model._schema import ConditionSchema
 from scratio.stats import robust_coordinates
 from scratio.train import StandardisedCells
 

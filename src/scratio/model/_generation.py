@@ -8,18 +8,18 @@ import numpy as np
 import torch
 from anndata import AnnData
 
-from scratio._seed import torch_generator
+from scratio._check import check_at_least
+from scratio._random import torch_generator
+from scratio.conditions import ConditionDict
 from scratio.estimators import sample, translate
-from scratio.model._check import check_at_least
-from scratio.model._methods import DEFAULT_BATCH_SIZE
-from scratio.model._schema import ConditionDict
-from scratio.model._scoring import ScoringMixin, in_order
+from scratio.model._scoring import ScoringModel, in_order
+from scratio.scoring import DEFAULT_BATCH_SIZE
 
 _SAMPLES = 21
 
 
-class GenerationMixin(ScoringMixin):
-    """Samples and translations of `ScRatio`."""
+class GenerationModel(ScoringModel):
+    """A model that draws and translates cells."""
 
     def sample(
         self,

@@ -11,17 +11,16 @@ from anndata import AnnData
 from torch import Tensor
 
 from scratio._blocks import slabs
+from scratio._check import check_finite
 from scratio._progress import with_progress
+from scratio.conditions import ConditionDict
 from scratio.estimators import log_density
-from scratio.model._check import check_finite
-from scratio.model._methods import BATCH_SIZES, DEFAULT_BATCH_SIZE, Estimate, log_ratio_estimator, resolve
-from scratio.model._reference import Judges
-from scratio.model._schema import ConditionDict
-from scratio.model._scoring import ScoringMixin, in_order
+from scratio.model._scoring import ScoringModel, in_order
+from scratio.scoring import BATCH_SIZES, DEFAULT_BATCH_SIZE, Estimate, Judges, log_ratio_estimator, resolve
 
 
-class QueryMixin(ScoringMixin):
-    """Queries of `ScRatio`."""
+class QueryModel(ScoringModel):
+    """A model that answers questions."""
 
     def log_ratio(
         self,
@@ -161,12 +160,12 @@ class QueryMixin(ScoringMixin):
             As in :meth:`log_ratio`, or if the model was saved before models kept training cells.
         """
         cells, _ = self._cells(adata, rows)
-        x, reference = self._standardised(cells, finite=False), self.reference
-        if reference is None:
+        x, kept = self._standardised(cells, finite=False), self.kept
+        if kept is None:
             raise ValueError("the model was saved before models kept cells to judge others by; train it again")
         ends = {"numerator": numerator, "denominator": denominator}
         given = {name: self._encode(value, cells, name) for name, value in ends.items()}
-        found, judges = [], Judges(reference)
+        found, judges = [], Judges(kept)
         for start, raw in with_progress(slabs(x.source), len(x), "typicality", progress_bar):
             check_finite(raw, start, cells, self.obsm_key)
             here = slice(start, start + len(raw))
@@ -269,8 +268,9 @@ class QueryMixin(ScoringMixin):
         if return_std:
             self._check_ensemble()
         given = {"condition": condition}
-        how = {"with_std": return_std, "denoised": "log_prob"}
-        mean, std = self._evaluate(adata, given, estimate, divergence, n_steps, batch_size, **how)
+        mean, std = self._evaluate(
+            adata, given, estimate, divergence, n_steps, batch_size, with_std=return_std, denoised="log_prob"
+        )
         cells = self._cells(adata, None)[0]
         raw = np.asarray(self._standardised(cells).source)
         mean = mean + np.log(self.coordinates.slope(raw)).sum(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,18 +11,24 @@ import torch
 from anndata import AnnData
 
 from scratio._blocks import slabs
-from scratio._coordinates import Coordinates
+from scratio._check import check_anndata, check_at_least, check_finite
 from scratio._progress import with_progress
-from scratio.model._check import check_anndata, check_at_least, check_finite
-from scratio.model._combinations import distinct_rows
+from scratio.conditions import ConditionDict, distinct_rows
 from scratio.model._denoiser import cells_for, train_denoiser
-from scratio.model._known import KnownCells
-from scratio.model._lazy import is_dask, lazily
-from scratio.model._methods import DEFAULT_BATCH_SIZE, Estimator, choose
-from scratio.model._reference import ReferenceCells
-from scratio.model._schema import ConditionDict, ConditionSchema
-from scratio.model._scorer import Scorer, networks_and_rows
-from scratio.module import MARGINAL, Condition, FlowNetwork, PotentialNetwork, ResidualHeads, select_members
+from scratio.model._embedding_model import EmbeddingModel
+from scratio.model._networks import new_denoiser
+from scratio.module import MARGINAL, Condition, FlowNetwork, PotentialNetwork, select_members
+from scratio.scoring import (
+    DEFAULT_BATCH_SIZE,
+    Estimator,
+    KeptCells,
+    KnownCells,
+    Scorer,
+    choose,
+    is_dask,
+    lazily,
+    networks_and_rows,
+)
 from scratio.train import StandardisedCells
 
 DIVERGENCES = ("exact", "rademacher")
@@ -30,23 +36,14 @@ BIAS = 2.0
 """Mean square error of a network over its variance, at the step that held-out labels choose."""
 
 
-class ScoringMixin:
-    """What the queries of `ScRatio` share."""
+class ScoringModel(EmbeddingModel):
+    """A model whose networks score cells."""
 
-    adata: AnnData | None
     folds: np.ndarray | None
     known: KnownCells | None
-    reference: ReferenceCells | None
-    training_: dict[str, Any]
+    kept: KeptCells | None
     module: FlowNetwork
-    schema: ConditionSchema
     _settings: dict[str, Any]
-    coordinates: Coordinates
-    obsm_key: str
-    embedding: Callable[[AnnData], np.ndarray]
-    _standardised: Callable[..., StandardisedCells]
-    _new_denoiser: Callable[..., ResidualHeads]
-    _check_if_trained: Callable[..., None]
 
     @property
     def n_members(self) -> int:
@@ -54,9 +51,9 @@ class ScoringMixin:
         return self._settings["n_members"]
 
     @property
-    def distinct(self) -> float:
-        """Mean share of their training cells that two members of a fold do not have in common."""
-        return self._distinct(self._networks(True)[0])
+    def variance_factor(self) -> float:
+        """By how much the squared standard error exceeds the variance between the members of a fold."""
+        return self._variance_factor(self._networks(True)[0])
 
     def _check_ensemble(self) -> None:
         if self.n_members < 2:
@@ -125,16 +122,16 @@ class ScoringMixin:
             estimate=estimate,
             divergence=divergence,
             batch_size=batch_size or DEFAULT_BATCH_SIZE,
-            distinct=[self._distinct(network) for network in networks] if with_std else None,
+            variance_factors=[self._variance_factor(network) for network in networks] if with_std else None,
             obsm_key=self.obsm_key,
             known=known,
         )
-        judges = self._known_reference(conditions) if with_std and moderate else None
-        if judges is not None:
-            reference, asked = judges
-            scorer = replace(scorer, judge=(self.module, self._distinct(self.module)))
-            error = replace(scorer, networks=[self.module], known=None).score(reference.x, None, asked)[1]
-            scorer = replace(scorer, moderation=(reference.x, error, self.module.n_members))
+        similar = self._kept_for(conditions) if with_std and moderate else None
+        if similar is not None:
+            kept, asked = similar
+            scorer = replace(scorer, judge=(self.module, self._variance_factor(self.module)))
+            error = replace(scorer, networks=[self.module], known=None).score(kept.x, None, asked)[1]
+            scorer = replace(scorer, moderation=(kept.x, error, self.module.n_members))
         if is_dask(x.source):
             return lazily(scorer, x.source, folds, given)
         parts = []
@@ -187,33 +184,36 @@ class ScoringMixin:
         network = self.module
         if not isinstance(network, PotentialNetwork) or network.marginal is not None:
             return
-        seed, cells = self.training_["random_state"], None
+        seed = self.training_["random_state"]
+        cells: StandardisedCells | torch.Tensor | None = None
         if self.adata is not None:
             cells = self._standardised(self.adata)
-        elif self.reference is not None:
-            cells = cells_for(self.reference, network, seed)
+        elif self.kept is not None:
+            cells = cells_for(self.kept, network, seed)
         if cells is None:
             raise ValueError(f"{reason} needs cells to train a denoiser on: load the model with adata")
-        denoiser = self._new_denoiser(seed)
+        denoiser = new_denoiser(self._settings, len(self.location), seed)
         train_denoiser(denoiser, cells, seed, self._device, reason)
         network.marginal = denoiser
 
-    def _distinct(self, network: FlowNetwork) -> float:
-        """Mean share of their training cells that two members of a network do not have in common, less what bias adds.
+    def _variance_factor(self, network: FlowNetwork) -> float:
+        """The same for the members of a network, which are those of one fold, or of all.
 
-        The members are those of one fold, or of all. At the step that held-out labels choose, the squared bias of a
-        network is about as large as its variance, which alone shows in the members' spread: the variance counts twice,
-        but for the probability that a closed form is the truth.
+        Members have most of their training cells in common, so that their variance is divided by the share that two of
+        them do not (:meth:`Splits.distinct`). At the step that held-out labels choose, the squared bias of a network is
+        about as large as the variance of its estimate, and does not show in it: the variance counts twice, but for the
+        probability that a closed form, which has no such bias, is the truth.
         """
         size = network.n_members
         if "distinct" not in self.training_:
             # Of a model that an earlier version saved.
-            share = self.training_["validation_size"]
-            return share / (1.0 - share)
+            held_out = self.training_["validation_size"]
+            return (1.0 - held_out) / held_out
         of_pairs = np.asarray(self.training_["distinct"])
         blocks = [of_pairs[start : start + size, start : start + size] for start in range(0, len(of_pairs), size)]
-        means = [block.sum() / max(size * (size - 1), 1) for block in blocks]
-        return float(np.mean(means)) / (BIAS - (BIAS - 1.0) * self.training_["calibration"].get("probability", 0.0))
+        distinct = np.mean([block.sum() / max(size * (size - 1), 1) for block in blocks])
+        is_exact = self.training_["calibration"].get("probability", 0.0)
+        return float((BIAS - (BIAS - 1.0) * is_exact) / distinct)
 
     def _networks(self, with_folds: bool) -> list[FlowNetwork]:
         """The network that scores each fold's cells: those of its members that never saw them."""
@@ -224,25 +224,23 @@ class ScoringMixin:
             select_members(self.module, range(fold * n, (fold + 1) * n)) for fold in range(self._settings["n_folds"])
         ]
 
-    def _known_reference(
-        self, conditions: dict[str, ConditionDict]
-    ) -> tuple[ReferenceCells, dict[str, Condition]] | None:
-        """Cells of the reference that a question can be asked of, and the question.
+    def _kept_for(self, conditions: dict[str, ConditionDict]) -> tuple[KeptCells, dict[str, Condition]] | None:
+        """Those of the model's own cells that a question can be asked of, and the question.
 
         Left out are those for which `OWN` makes a combination that was never observed.
         """
-        network, reference = self.module, self.reference
-        if reference is None or not isinstance(network, PotentialNetwork):
+        network, kept = self.module, self.kept
+        if kept is None or not isinstance(network, PotentialNetwork):
             return None
-        labels = reference.labels(self.schema)
+        labels = kept.labels(self.schema)
         given = {name: self.schema.encode(value, labels, name) for name, value in conditions.items()}
-        known = np.ones(len(reference.x), dtype=bool)
+        known = np.ones(len(kept.x), dtype=bool)
         for value in given.values():
             known &= network.combinations_in(value.to(self._device)).any(-1).cpu().numpy()
         rows = np.flatnonzero(known)
         if not len(rows):
             return None
-        return reference.part(rows), {name: value[torch.from_numpy(rows)] for name, value in given.items()}
+        return kept.part(rows), {name: value[torch.from_numpy(rows)] for name, value in given.items()}
 
 
 def in_order(parts: Sequence[np.ndarray], places: Sequence[np.ndarray], axis: int = 0) -> np.ndarray:

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from anndata import AnnData
 
-from scratio._autograd import differentiable
-from scratio._seed import torch_generator
+from scratio._caller import differentiable
+from scratio.conditions import Combinations, observed_combinations
 from scratio.model import _saving
-from scratio.model._combinations import Combinations, observed_combinations
-from scratio.model._embedding_model import EmbeddingModel, to_plain
-from scratio.model._generation import GenerationMixin
-from scratio.model._known import KnownCells
-from scratio.model._query import QueryMixin
-from scratio.model._reference import ReferenceCells
-from scratio.model._training import TrainingMixin
-from scratio.module import ClosedFormDensities, FlowNetwork, PaperHeads, PotentialNetwork, ResidualHeads
-from scratio.paths import GaussianPath
+from scratio.model._embedding_model import to_plain
+from scratio.model._generation import GenerationModel
+from scratio.model._networks import new_denoiser
+from scratio.model._query import QueryModel
+from scratio.model._training import TrainingModel
+from scratio.module import ClosedFormDensities, FlowNetwork, PotentialNetwork
+from scratio.scoring import KeptCells, KnownCells
 
 PARAMETRIZATIONS, BLOCKS, SCHEDULES = ("potential", "heads"), ("residual", "mlp"), ("linear",)
-_INITIAL_WEIGHTS, _DENOISER = 10, 17
-
-MEMBERS_OF_FOLD, MEMBERS_ALONE, DENOISER_WIDTH = 2, 5, 128
+MEMBERS_OF_FOLD, MEMBERS_ALONE = 2, 5
 
 
-class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
+class ScRatio(TrainingModel, QueryModel, GenerationModel):
     r"""Conditional flow-matching model of an embedding, queried for per-cell log density ratios.
 
     One model of p(x | conditions) answers every contrast of the registered conditions, marginalised over any of them:
@@ -87,7 +83,6 @@ class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
     """
 
     _module_cls = FlowNetwork
-    module: FlowNetwork
 
     @differentiable()
     def __init__(
@@ -140,7 +135,7 @@ class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
         }
         self.folds: np.ndarray | None = None
         self.known: KnownCells | None = None
-        self.reference: ReferenceCells | None = None
+        self.kept: KeptCells | None = None
         self.training_: dict[str, Any] = {}
         if adata is not None:
             self._read_registry(adata)
@@ -177,8 +172,8 @@ class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
         }
         tensors = self._weights()
         tensors.update({f"combinations.{name}": value for name, value in vars(self._combinations).items()})
-        if self.reference is not None:
-            tensors.update({f"reference.{name}": value for name, value in self.reference.to_tensors().items()})
+        if self.kept is not None:
+            tensors.update({f"reference.{name}": value for name, value in self.kept.to_tensors().items()})
         # A model of before keys were kept has the folds of attached cells alone.
         folds = self.folds if self.known is None else self.known.folds
         if folds is not None:
@@ -213,8 +208,8 @@ class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
         model._combinations = Combinations(**_saving.part(tensors, "combinations."))
         model._build()
         model._load_network(description, _saving.part(tensors, "network."))
-        reference = _saving.part(tensors, "reference.")
-        model.reference = ReferenceCells.from_tensors(reference) if reference else None
+        kept = _saving.part(tensors, "reference.")
+        model.kept = KeptCells.from_tensors(kept) if kept else None
         model._restore_training(description, adata)
         if adata is not None and "folds" in tensors:
             if _saving.fingerprint(adata.obs_names) == description["cells"]:
@@ -224,7 +219,9 @@ class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
         return model
 
     def _closed_form_shapes(self) -> list[tuple[int, int]]:
-        return [form.shape for form in self.module.closed_forms] if isinstance(self.module, PotentialNetwork) else []
+        if not isinstance(self.module, PotentialNetwork):
+            return []
+        return [cast(ClosedFormDensities, form).shape for form in self.module.closed_forms]
 
     @property
     def _has_denoiser(self) -> bool:
@@ -239,59 +236,16 @@ class ScRatio(TrainingMixin, QueryMixin, GenerationMixin, EmbeddingModel):
             forms = [ClosedFormDensities(network.n_members, n_conditions, *shape, d) for shape in shapes]
             network.calibrate(forms, torch.ones((network.n_members, 1 + len(forms), network.n_terms)))
             if description.get("has_denoiser", False):
-                network.marginal = self._new_denoiser(0)
+                network.marginal = new_denoiser(self._settings, d, 0)
         network.load_state_dict(weights)
         network.eval()
 
     def _build(self) -> None:
         """Make the untrained networks."""
         settings = self._settings
-        self.module = self._new_network(0, settings["n_members"] * settings["n_folds"])
+        self.module = self._new_network(0)
         self.is_trained_ = False
         self._model_summary_string = (
             f"ScRatio: {settings['parametrization']} ({settings['block']}), keys {self.schema.keys}, "
             f"{len(self.location)} dimensions, {settings['n_members']} members, {settings['n_folds']} folds"
         )
-
-    def _new_network(self, random_state: int, n_networks: int) -> FlowNetwork:
-        """Untrained networks."""
-        settings = self._settings
-        sizes = {name: settings[name] for name in ("n_hidden", "n_layers") if settings[name] is not None}
-        common = {
-            "n_features": len(self.location),
-            "path": self._path,
-            "n_members": n_networks,
-            "generator": torch_generator(random_state, _INITIAL_WEIGHTS),
-            **sizes,
-        }
-        if settings["parametrization"] == "potential":
-            observed = self._combinations
-            network: FlowNetwork = PotentialNetwork(
-                combinations=observed.codes, values=observed.values, weights=observed.weights, **common
-            )
-        else:
-            keys = {
-                "n_categories": self.schema.n_categories,
-                "n_continuous": len(self.schema.continuous),
-                "dropout": settings["condition_dropout"],
-            }
-            if settings["block"] == "mlp":
-                network = PaperHeads(**keys, **common)
-            else:
-                network = ResidualHeads(separate_heads=settings["separate_heads"], **keys, **common)
-        return network.eval()
-
-    def _new_denoiser(self, random_state: int) -> ResidualHeads:
-        """Untrained denoiser of all cells."""
-        return ResidualHeads(
-            n_features=len(self.location),
-            n_categories=[],
-            n_continuous=0,
-            path=self._path,
-            generator=torch_generator(random_state, _DENOISER),
-            n_hidden=DENOISER_WIDTH,
-        )
-
-    @property
-    def _path(self) -> GaussianPath:
-        return GaussianPath(self._settings["sigma_min"], self._settings["sigma"])

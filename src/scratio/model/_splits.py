@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scratio._seed import child_seed
+from scratio._random import child_seed
 from scratio.stats import disjoint_parts, grouped_folds, most_folds, stratified_folds
 from scratio.train import MemberSplit
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from inspect import signature
@@ -13,28 +13,27 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 
-from scratio._autograd import differentiable
+from scratio._caller import differentiable
+from scratio._check import check_at_least, check_categories
 from scratio._progress import Progress
-from scratio._seed import child_seed
+from scratio._random import child_seed
+from scratio.conditions import Combinations, distinct_rows
 from scratio.model._calibration import NONE, calibrate
-from scratio.model._check import check_at_least, check_categories
 from scratio.model._closed_forms import ClosedForms
-from scratio.model._combinations import distinct_rows
-from scratio.model._known import KnownCells
-from scratio.model._reference import ReferenceCells
-from scratio.model._schema import ConditionSchema
+from scratio.model._networks import new_network
+from scratio.model._scoring import ScoringModel
 from scratio.model._shares import combination_of, set_shares
 from scratio.model._splits import Splits, check_groups
 from scratio.module import Condition, FlowNetwork, PotentialNetwork
+from scratio.scoring import KeptCells, KnownCells
 from scratio.train import CellDataModule, StandardisedCells, TrainConfig, fit
 from scratio.train._checkpoint import check_folder
 from scratio.train._config import check_names, default_precision, default_validation_size, defaults_for
 
 logger = logging.getLogger(__name__)
 
-_REFERENCE = 15
+_KEPT = 15
 
 EFFORTS = ("default", "quick")
 SETTINGS = {field.name for field in fields(TrainConfig)} - {"ensemble_size"}
@@ -121,17 +120,10 @@ def _no_losses() -> pd.DataFrame:
     return pd.DataFrame(index=pd.Index([], name="step"))
 
 
-class TrainingMixin:
-    """`ScRatio.train`."""
+class TrainingModel(ScoringModel):
+    """A model that trains its networks."""
 
-    adata: AnnData | None
-    folds: np.ndarray | None
-    reference: ReferenceCells | None
-    module: FlowNetwork
-    schema: ConditionSchema
-    _settings: dict[str, Any]
-    _standardised: Callable[..., StandardisedCells]
-    _new_network: Callable[..., FlowNetwork]
+    _combinations: Combinations
 
     @differentiable()
     def train(
@@ -246,8 +238,15 @@ class TrainingMixin:
             "callbacks": list(callbacks) if isinstance(callbacks, Iterable) else [callbacks],
         }
         plan = self._plan(batch_size, validation_size, group_key, effort, asked, trainer)
-        network = self._new_network(plan.settings.random_state, len(plan.splits.members))
+        network = self._new_network(plan.settings.random_state)
         self._take(plan, train_and_calibrate(plan, network))
+
+    def _new_network(self, random_state: int) -> FlowNetwork:
+        """Untrained network of all members of all folds."""
+        settings, n_features = self._settings, len(self.location)
+        n_networks = settings["n_members"] * settings["n_folds"]
+        seed_and_size = {"random_state": random_state, "n_networks": n_networks}
+        return new_network(settings, self.schema, self._combinations, n_features, **seed_and_size)
 
     def _plan(
         self,
@@ -285,8 +284,8 @@ class TrainingMixin:
         settings, folds = plan.settings, plan.splits.folds
         self.module, self.folds = fitted.network, folds
         self.known = None if folds is None else KnownCells.of(plan.x.source, folds)
-        rng = np.random.default_rng(child_seed(settings.random_state, _REFERENCE))
-        self.reference = ReferenceCells.drawn(plan.x, plan.condition, folds, rng)
+        rng = np.random.default_rng(child_seed(settings.random_state, _KEPT))
+        self.kept = KeptCells.drawn(plan.x, plan.condition, folds, rng)
         self.history_ = {"train_loss": fitted.train_loss, "validation_loss": fitted.validation_loss}
         self.training_ = {
             "random_state": settings.random_state,

@@ -122,22 +122,22 @@ def add_noise(
     path: GaussianPath,
     generator: torch.Generator,
     n_draws: int | None = None,
-    group: int = 1,
+    cells_per_level: int = 1,
     towards_data: float = 1.0,
 ) -> Noised:
     """Put cells (n_members, n, d) at coordinates drawn along the path.
 
     Members whose numbers are equal modulo ``n_draws`` get the same noise; by default each gets its own. Where n is a
-    multiple of ``group``, so many successive cells share a coordinate, though not the noise. Coordinates are
+    multiple of ``cells_per_level``, so many successive cells share a coordinate, though not the noise. Coordinates are
     ``q_end * u ** towards_data`` with u uniform: below 1 more of them lie near the data.
     """
     n_members, n, d = x1.shape
     n_draws = n_members if n_draws is None else n_draws
     x0 = torch.randn((n_draws, n, d), generator=generator, device=x1.device)
-    group = group if n % group == 0 else 1
-    levels = path.q_end * stratified_uniform(n_draws, n // group, generator, x1.device) ** towards_data
+    repeats = cells_per_level if n % cells_per_level == 0 else 1
+    levels = path.q_end * stratified_uniform(n_draws, n // repeats, generator, x1.device) ** towards_data
     x0, levels = (draw.repeat(n_members // n_draws, 1, 1) for draw in (x0, levels))
-    q = levels.repeat_interleave(group, dim=1)
+    q = levels.repeat_interleave(repeats, dim=1)
     tanh, sech = torch.tanh(q), 1.0 / torch.cosh(q)
     return Noised(tanh * x1 + sech * x0, q, sech * x1 - tanh * x0, levels)
 

@@ -270,7 +270,7 @@ class PotentialNetwork(FlowNetwork):
 
         Cells with noise are as good as further cells, and what holds at all levels cannot follow the noise of one.
         """
-        noised = add_noise(x1, self.path, generator, group=CELLS_PER_LEVEL, towards_data=TOWARDS_DATA)
+        noised = add_noise(x1, self.path, generator, cells_per_level=CELLS_PER_LEVEL, towards_data=TOWARDS_DATA)
         embedding = self.classifier_embedding(noised.levels)
         log_posterior = self._log_posterior(noised.z, noised.q, embedding, self.log_train_shares)
         return -log_posterior.gather(-1, self.index(condition).unsqueeze(-1)).squeeze(-1).mean(1)

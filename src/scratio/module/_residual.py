@@ -67,7 +67,7 @@ class ResidualNet(nn.Module):
 
     The linear map lets a Gaussian condition be fitted exactly at every noise level; the blocks have what is left. With
     at most two blocks the trace of dF/dz is a bilinear form in the slopes of the two nonlinearities, so that it costs
-    one matrix product per cell beside the forward pass (methods.md, section 2, "Traces"; extended to residual blocks).
+    one matrix product per cell beside the forward pass (docs/theory.md, "The divergence").
 
     Successive cells may share a row of e; what depends on e alone is computed once for them.
 

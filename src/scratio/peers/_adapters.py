@@ -15,8 +15,8 @@ from anndata import AnnData
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
+from scratio._caller import interruptible
 from scratio._compat import mrvi_of
-from scratio._interrupt import interruptible
 
 INSTALL = {
     "meld": "pip install --no-deps meld graphtools pygsp scprep tasklogger (its own pins exclude current pandas)",

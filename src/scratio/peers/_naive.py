@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scratio._seed import torch_generator
+from scratio._random import torch_generator
 from scratio.estimators import log_density
 from scratio.module import Condition, ResidualHeads
 from scratio.paths import GaussianPath

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from scratio._seed import torch_generator
+from scratio._random import torch_generator
 
 _WEIGHTS, _NOISE = 41, 42
 

@@ -12,7 +12,7 @@ import seaborn as sns
 from anndata import AnnData
 from matplotlib.axes import Axes
 
-from scratio.model._check import category_of, check_anndata
+from scratio._check import category_of, check_anndata
 
 DIVERGING, SEQUENTIAL = "RdBu_r", "viridis"
 UNSUPPORTED = "#d0d0d0"

@@ -8,7 +8,7 @@ import numpy as np
 from anndata import AnnData
 from matplotlib.axes import Axes
 
-from scratio.model._check import category_of
+from scratio._check import category_of
 from scratio.pl._base import finish, new_axes, stored_result
 
 COLOUR, IDENTITY, WIDTH = "#0072b2", "#999999", 60

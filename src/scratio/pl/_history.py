@@ -8,7 +8,7 @@ import numpy as np
 from anndata import AnnData
 from matplotlib.axes import Axes
 
-from scratio.model._check import check_anndata
+from scratio._check import check_anndata
 from scratio.pl._base import finish, new_axes
 
 COLOURS = {"train_loss": "#999999", "validation_loss": "#0072b2"}

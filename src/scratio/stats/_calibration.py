@@ -8,9 +8,10 @@ import numpy as np
 from scipy.special import expit, logit, logsumexp
 from sklearn.neighbors import NearestNeighbors
 
+from scratio._constants import SIGNIFICANT
 from scratio.stats._label_weights import label_slopes
 
-N_BINS, N_NEIGHBORS, SIGNIFICANT = 10, 20, 2.0
+N_BINS, N_AVERAGED = 10, 20
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def residual_inflation(
     products, expected = [], 0.0
     for fold in np.unique(folds):
         rows = np.flatnonzero(folds == fold)
-        k = min(N_NEIGHBORS, len(rows) - 1)
+        k = min(N_AVERAGED, len(rows) - 1)
         if k < 1:
             continue
         near = NearestNeighbors(n_neighbors=k).fit(x[rows]).kneighbors(return_distance=False)

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import digamma
 from sklearn.neighbors import NearestNeighbors
 
-N_NEIGHBORS, OUTLIER, SMALLEST = 50, 3.0, 1e-12
+N_SIMILAR, OUTLIER, SMALLEST = 50, 3.0, 1e-12
 """Similar cells; how much more than theirs a cell's own variance may be by chance; variance that counts as none."""
 
 
@@ -36,7 +36,7 @@ def moderated_error(
     Shape (n,).
     """
     log_variance = np.log(np.maximum(reference_error**2, SMALLEST))
-    k, half = min(N_NEIGHBORS, len(reference)), 0.5 * (n_networks - 1)
+    k, half = min(N_SIMILAR, len(reference)), 0.5 * (n_networks - 1)
     near = NearestNeighbors(n_neighbors=k).fit(reference).kneighbors(x, return_distance=False)
     moderated = np.exp(log_variance[near].mean(1) - digamma(half) + np.log(half))
     return np.sqrt(np.maximum(moderated, error**2 / OUTLIER))

@@ -9,7 +9,7 @@ from sklearn.neighbors import NearestNeighbors
 from scratio._blocks import moments, slabs, take_rows
 from scratio._coordinates import Coordinates
 
-N_NEIGHBORS, N_CELLS, N_ROUNDS, FLOOR = 5, 5_000, 4, 0.05
+NEAREST, N_CELLS, N_ROUNDS, FLOOR = 5, 5_000, 4, 0.05
 MOST_CELLS, CENTRAL, BULK = 50_000, 0.01, 0.05
 """Cells that are looked at, and shares of them on either side that are left out of moments and of the robust spread."""
 CONSTANT = 1e-6
@@ -52,7 +52,7 @@ def robust_coordinates(x: np.ndarray, rng: np.random.Generator) -> Coordinates:
 def _local_scale(sample: np.ndarray, sd: np.ndarray, varies: np.ndarray) -> np.ndarray:
     z = (sample - sample.mean(axis=0)) / sd
     weight = np.ones(z.shape[1])
-    k = min(N_NEIGHBORS, len(z) - 1)
+    k = min(NEAREST, len(z) - 1)
     for _ in range(N_ROUNDS):
         scaled = z * weight
         neighbours = NearestNeighbors(n_neighbors=k + 1).fit(scaled).kneighbors(scaled, return_distance=False)[:, 1:]
@@ -64,12 +64,7 @@ def _local_scale(sample: np.ndarray, sd: np.ndarray, varies: np.ndarray) -> np.n
 
 def standard_scale(x: np.ndarray) -> np.ndarray:
     """Standard deviation of each dimension of an embedding (n, d), 1 where it is constant but for rounding."""
-    return _deviation(x)[0]
-
-
-def _deviation(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     sd = moments(x)[1]
     # A constant dimension tells cells apart nowhere; any scale will do.
-    constant = sd <= CONSTANT * np.max([np.abs(part).max(axis=0) for _, part in slabs(x)], axis=0)
-    sd[constant] = 1.0
-    return sd, constant
+    sd[sd <= CONSTANT * np.max([np.abs(part).max(axis=0) for _, part in slabs(x)], axis=0)] = 1.0
+    return sd

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
-N_NEIGHBORS, RAREST = 15, 0.01
+FELLOW, RAREST = 15, 0.01
 SAME = 1e-3
 """Distance of a cell to itself, in distances to its 15th neighbour, for what rounding leaves of 0."""
 
@@ -41,7 +41,7 @@ class TypicalityIndex:
     """
 
     def __init__(self, cells: np.ndarray) -> None:
-        self._k = min(N_NEIGHBORS, len(cells) - 1)
+        self._k = min(FELLOW, len(cells) - 1)
         self._neighbors = NearestNeighbors(n_neighbors=self._k + 1).fit(cells)
         # The distance of a cell to itself and rounding: ties are ties.
         self._own = np.sort(self._distance(cells)) * (1.0 + 1e-6)

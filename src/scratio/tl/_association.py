@@ -9,7 +9,7 @@ import pandas as pd
 from anndata import AnnData
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
-from scratio.model._check import (
+from scratio._check import (
     check_anndata,
     check_categories,
     check_groups,

@@ -10,8 +10,8 @@ import pandas as pd
 from anndata import AnnData
 from pandas.api.types import is_list_like
 
+from scratio._check import check_anndata, check_categories, check_embedding, check_unique_names
 from scratio.model import OWN
-from scratio.model._check import check_anndata, check_categories, check_embedding, check_unique_names
 from scratio.tl._cross_fit import FitSettings, fit_model, score, supported, with_columns
 from scratio.tl._fingerprint import data_fingerprint
 from scratio.tl._write import begin, check_key_added, finish, history_tables, record, training_of

@@ -11,8 +11,8 @@ import pandas as pd
 from anndata import AnnData
 from pandas.api.types import is_list_like
 
+from scratio._check import category_of, check_anndata, check_categories, check_embedding, check_unique_names
 from scratio.model import ScRatio
-from scratio.model._check import category_of, check_anndata, check_categories, check_embedding, check_unique_names
 from scratio.stats import held_out_log_odds
 from scratio.tl._cross_fit import FitSettings, fit_model, score, supported, with_columns
 from scratio.tl._fingerprint import data_fingerprint

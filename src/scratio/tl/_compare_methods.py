@@ -13,9 +13,9 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 from scratio import peers
-from scratio._autograd import differentiable
-from scratio._seed import child_seed
-from scratio.model._check import check_anndata, check_numbers, check_spread, source_name
+from scratio._caller import differentiable
+from scratio._check import check_anndata, check_numbers, check_spread, source_name
+from scratio._random import child_seed
 from scratio.stats import label_slope, stratified_folds
 from scratio.tl._cross_fit import FitSettings, fit_model, score
 from scratio.tl._fingerprint import data_fingerprint

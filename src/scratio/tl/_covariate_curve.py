@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from scratio._check import check_anndata, check_categories, check_numbers
 from scratio.model import ScRatio
-from scratio.model._check import check_anndata, check_categories, check_numbers
 from scratio.stats import mean_and_error
 from scratio.tl._cross_fit import score
 from scratio.tl._fingerprint import scored_fingerprint

@@ -14,7 +14,7 @@ from formulaic import Formula, SimpleFormula
 from formulaic.errors import FormulaicError
 from pandas.api.types import is_string_dtype
 
-from scratio.model._check import check_obs_key
+from scratio._check import check_obs_key
 
 
 def formula_keys(adata: AnnData, covariates: str | None, reserved: Sequence[str]) -> list[str]:

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from scratio.conditions import ConditionDict
 from scratio.model import ScRatio
-from scratio.model._methods import METHODS
-from scratio.model._schema import ConditionDict
 from scratio.model._training import EFFORTS
+from scratio.scoring import METHODS
 from scratio.stats import is_supported, mean_and_error, most_folds
 
 

@@ -10,13 +10,14 @@ import pandas as pd
 from anndata import AnnData
 from sklearn.metrics import roc_auc_score
 
+from scratio._constants import SIGNIFICANT
 from scratio.model import ScRatio
 from scratio.stats import label_slope, overlap, reliability, residual_inflation
 from scratio.tl._question import Question, Tables
 from scratio.tl._samples import FDR, NeighborhoodTest
 
-TOLERANCE, SIGNIFICANT = 0.15, 2.0
-"""Deviation of the slope from 1 that does not matter; standard errors on either side of it that the data leave open."""
+TOLERANCE = 0.15
+"""Deviation of the slope from 1 that does not matter."""
 LITTLE_OVERLAP, FEW_SUPPORTED, FEW_EFFECTIVE, RARE = 0.1, 0.9, 50.0, 0.02
 
 

@@ -10,8 +10,8 @@ import pandas as pd
 from anndata import AnnData
 from pandas.api.types import is_bool_dtype, is_list_like
 
+from scratio._check import check_anndata
 from scratio.model import ScRatio
-from scratio.model._check import check_anndata
 from scratio.stats import is_supported
 from scratio.tl._cross_fit import FitSettings, fit_model, means_by_side, of_own, score, with_columns
 from scratio.tl._diagnostics import diagnose

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scratio._names import X
+from scratio._check import check_anndata, check_categories, check_embedding, source_name
+from scratio._constants import X
+from scratio.conditions import ConditionDict
 from scratio.model import ScRatio
-from scratio.model._check import check_anndata, check_categories, check_embedding, source_name
-from scratio.model._schema import ConditionDict
 from scratio.tl._fingerprint import scored_fingerprint
 from scratio.tl._write import begin, check_key_added, finish, record
 
@@ -103,11 +103,11 @@ def driver_genes(
     x = check_embedding(adata, model.obsm_key).astype(np.float64)
     decode = _decoder(adata, decoder, model)
     gradients = model.log_ratio_gradient(adata, numerator=numerator, denominator=denominator, noise_level=noise_level)
-    distinct = model.distinct
+    factor = model.variance_factor
     means, errors = {}, {}
     for group in sorted(groups.unique()):
         rows = np.flatnonzero(groups == group)
-        means[group], errors[group] = _average(decode, x[rows], gradients[:, rows], distinct)
+        means[group], errors[group] = _average(decode, x[rows], gradients[:, rows], factor)
     table = pd.concat([_rows(adata, group, means[group], errors[group]) for group in means], ignore_index=True)
     target = begin(adata, key_added, copy)
     target.varm[key_added] = pd.DataFrame(means, index=adata.var_names)
@@ -153,7 +153,7 @@ def _decoder(adata: AnnData, decoder: Decoder, model: ScRatio) -> Decode:
     return lambda x, direction: direction @ loadings[:, :d].T
 
 
-def _average(decode: Decode, x: np.ndarray, gradients: np.ndarray, distinct: float) -> tuple[np.ndarray, np.ndarray]:
+def _average(decode: Decode, x: np.ndarray, gradients: np.ndarray, factor: float) -> tuple[np.ndarray, np.ndarray]:
     """Mean over the cells of a group and its standard error, from the gradients of all members."""
     n_members, n = gradients.shape[:2]
     mean = gradients.mean(0)
@@ -167,7 +167,7 @@ def _average(decode: Decode, x: np.ndarray, gradients: np.ndarray, distinct: flo
     average = total / n
     variance = np.maximum(square / n - average**2, 0.0) / max(n - 1, 1)
     if n_members > 1:
-        variance = variance + (by_member / n).var(axis=0, ddof=1) / distinct
+        variance = variance + (by_member / n).var(axis=0, ddof=1) * factor
     return average, np.sqrt(variance)
 
 

@@ -11,8 +11,8 @@ import pandas as pd
 from anndata import AnnData
 
 from scratio._blocks import slabs
+from scratio._check import source_of
 from scratio.model import FDRL, ScRatio
-from scratio.model._check import source_of
 from scratio.model._saving import fingerprint
 
 

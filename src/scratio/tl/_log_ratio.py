@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from anndata import AnnData
 
+from scratio._check import check_anndata
+from scratio.conditions import ConditionDict
 from scratio.model import ScRatio
-from scratio.model._check import check_anndata
-from scratio.model._schema import ConditionDict
 from scratio.stats import is_supported
 from scratio.tl._fingerprint import scored_fingerprint
 from scratio.tl._score_file import check_out, scored_columns, write_result

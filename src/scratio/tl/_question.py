@@ -12,14 +12,14 @@ from anndata import AnnData
 from pandas.api.types import is_list_like
 
 from scratio._blocks import take_rows
-from scratio.model import OWN, Rest
-from scratio.model._check import (
+from scratio._check import (
     category_of,
     check_categories,
     check_groups,
     check_source,
     check_unique_names,
 )
+from scratio.model import OWN, Rest
 from scratio.tl._cross_fit import FitSettings
 
 REST = "rest"

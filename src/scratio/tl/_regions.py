@@ -11,11 +11,11 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from sklearn.neighbors import NearestNeighbors
 
-from scratio.model._check import category_of, check_anndata, check_embedding, check_obs_key
+from scratio._check import category_of, check_anndata, check_embedding, check_obs_key
 from scratio.stats import robust_coordinates
 from scratio.tl._write import WRITTEN, copied, is_result, written_before
 
-N_NEIGHBORS, CONNECTED = 15, 0.05
+N_LINKED, CONNECTED = 15, 0.05
 """Nearest cells of every cell; share of such pairs by which two neighbourhoods are connected."""
 COLUMNS = {
     "treatment": str,
@@ -157,7 +157,7 @@ def _components(x: np.ndarray, place: np.ndarray, table: pd.DataFrame, max_qvalu
     """Region of every neighbourhood, -1 for those that are not significant."""
     n = len(table)
     scaled = robust_coordinates(x, np.random.default_rng(0)).forward(x)
-    k = min(N_NEIGHBORS, len(x) - 1)
+    k = min(N_LINKED, len(x) - 1)
     near = NearestNeighbors(n_neighbors=k).fit(scaled).kneighbors(return_distance=False)
     ends = np.repeat(place, k), place[near.ravel()]
     pairs = coo_matrix((np.ones(len(ends[0])), ends), shape=(n, n)).toarray()

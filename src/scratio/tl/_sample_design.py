@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scratio.model._check import check_at_least
+from scratio._check import check_at_least
 from scratio.stats import SampleDesign
 from scratio.tl._covariates import formula_columns, formula_keys, label_columns
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from scratio._seed import child_seed
+from scratio._random import child_seed
 from scratio.stats import N_ROTATIONS, SampleTest, compare_samples, effects_without, neighbor_counts, neighborhoods
 from scratio.tl._question import Question
 from scratio.tl._sample_design import Samples, SampleSettings, samples_of

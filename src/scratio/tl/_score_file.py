@@ -16,9 +16,9 @@ import pandas as pd
 from anndata import AnnData
 
 from scratio._atomic import atomic
+from scratio._check import source_of
 from scratio._progress import with_progress
 from scratio.model import ScRatio
-from scratio.model._check import source_of
 from scratio.tl._write import written_before
 
 CHUNK = 2**18

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scratio._names import RESULT_MARK
+from scratio._check import check_anndata, has_source, source_name
+from scratio._constants import RESULT_MARK
 from scratio._summary import Summary
-from scratio.model._check import check_anndata, has_source, source_name
 from scratio.model._saving import fingerprint
 from scratio.tl._fingerprint import data_fingerprint
 from scratio.tl._write import is_result, written_before

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from anndata import AnnData
 
+from scratio._check import check_anndata, source_of
+from scratio.conditions import ConditionDict
 from scratio.model import FDRL, ScRatio
-from scratio.model._check import check_anndata, source_of
-from scratio.model._schema import ConditionDict
 from scratio.tl._fingerprint import scored_fingerprint
 from scratio.tl._write import begin, check_key_added, finish, record
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scratio._names import RESULT_MARK
+from scratio._constants import RESULT_MARK
 from scratio.model import ScRatio
 
 logger = logging.getLogger(__name__)

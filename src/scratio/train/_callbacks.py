@@ -12,6 +12,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from scratio._constants import SIGNIFICANT
 from scratio._progress import Progress
 from scratio.module import FlowNetwork
 
@@ -20,43 +21,39 @@ logger = logging.getLogger(__name__)
 WARM_UP, TIMED = 5, 20
 """Steps that are not timed, and steps that are."""
 
-SIGNIFICANT = 2.0
-"""Standard errors by which one loss must exceed another to be taken as higher."""
-
-_STATE = ("history", "best", "chosen", "is_closed")
+_STATE = ("history", "best", "chosen", "is_over")
 
 
 @dataclass
-class Kept:
-    """Averaged weights of all groups at a step of their own, and the losses of their held-out cells there."""
+class StepWeights:
+    """Averaged weights of all folds at a step of their own, and the losses of their held-out cells there."""
 
     steps: list[int]
-    losses: Tensor  # (n_groups, n_held_out cells of the group)
+    losses: Tensor  # (n_folds, n_held_out cells of the fold)
     weights: dict[str, Tensor]
 
-    def update(self, group: int, size: int, step: int, losses: Tensor, parameters: dict[str, Tensor]) -> None:
-        """Replace a group's weights by the current ones."""
-        self.steps[group], self.losses[group] = step, losses
-        rows = slice(group * size, (group + 1) * size)
+    def update(self, fold: int, size: int, step: int, losses: Tensor, parameters: dict[str, Tensor]) -> None:
+        """Replace a fold's weights by the current ones."""
+        self.steps[fold], self.losses[fold] = step, losses
+        rows = slice(fold * size, (fold + 1) * size)
         for name, kept in self.weights.items():
             # A resumed run's copies may lie on another device.
             kept[rows] = parameters[name].detach()[rows].to(kept.device)
 
 
 class BestWeights(pl.Callback):
-    """Keep one step of each group by its held-out cells; stop when no group has anything left to gain.
+    """Keep one step of each fold by its held-out cells; stop when no fold has anything left to gain.
 
     Keep the latest step whose loss is within one standard error of the best: the criterion has many noisy minima, and
     the later of two equal steps is averaged over more of the training.
 
-    A group is the members of one fold. Every member holds out other cells, so that a group's criterion is a mean over
-    many of them; other folds hold out cells that the group will score, so a choice in common would let a cell's own
-    label have a say in its score.
+    Every member of a fold holds out other cells, so that the criterion is a mean over many of them; other folds hold
+    out cells that this one will score, so a choice in common would let a cell's own label have a say in its score.
 
     Parameters
     ----------
     patience
-        Validation intervals without an improvement before a group is given up, if its loss has risen significantly; it
+        Validation intervals without an improvement before a fold is given up, if its loss has risen significantly; it
         also goes on to 1.5 times the best step, since a long training has longer plateaus.
     early_stopping
         Whether to stop and to choose; otherwise the last averaged weights are kept.
@@ -66,9 +63,9 @@ class BestWeights(pl.Callback):
         super().__init__()
         self.patience, self.early_stopping = patience, early_stopping
         self.history: dict[str, list] = {"steps": [], "train": [], "validation": []}
-        self.best: Kept | None = None
-        self.chosen: Kept | None = None
-        self.is_closed: list[bool] = []
+        self.best: StepWeights | None = None
+        self.chosen: StepWeights | None = None
+        self.is_over: list[bool] = []
 
     def on_train_start(self, trainer: pl.Trainer, plan: Any) -> None:
         """End a training at once that was killed after it had nothing left to gain."""
@@ -94,13 +91,13 @@ class BestWeights(pl.Callback):
         self.history["steps"].append(trainer.global_step)
         self.history["train"].append(train.tolist())
         self.history["validation"].append(validation.mean(1).tolist())
-        # Held-out cells of all members of a group in one row.
-        grouped = validation.cpu().reshape(len(validation) // plan.config.ensemble_size, -1)
-        self._compare(plan, grouped, trainer.global_step)
+        # Held-out cells of all members of a fold in one row.
+        by_fold = validation.cpu().reshape(len(validation) // plan.config.ensemble_size, -1)
+        self._compare(plan, by_fold, trainer.global_step)
         trainer.should_stop = self._is_over
 
     def restore(self, network: FlowNetwork, averaged: torch.nn.Module) -> list[int]:
-        """Write the chosen weights into the network; return the step of each group."""
+        """Write the chosen weights into the network; return the step of each fold."""
         last = dict(averaged.named_parameters())
         with torch.no_grad():
             for name, parameter in network.named_parameters():
@@ -111,17 +108,17 @@ class BestWeights(pl.Callback):
     def state_dict(self) -> dict[str, Any]:
         """Plain tensors and numbers, for a checkpoint."""
         state = {name: getattr(self, name) for name in _STATE}
-        return {name: vars(value) if isinstance(value, Kept) else value for name, value in state.items()}
+        return {name: vars(value) if isinstance(value, StepWeights) else value for name, value in state.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up where a checkpoint ended."""
         for name in _STATE:
             value = state_dict[name]
-            setattr(self, name, Kept(**value) if name in {"best", "chosen"} and value is not None else value)
+            setattr(self, name, StepWeights(**value) if name in {"best", "chosen"} and value is not None else value)
 
     @property
     def _is_over(self) -> bool:
-        return self.early_stopping and len(self.is_closed) > 0 and all(self.is_closed)
+        return self.early_stopping and len(self.is_over) > 0 and all(self.is_over)
 
     def _compare(self, plan: Any, losses: Tensor, step: int) -> None:
         if not self.early_stopping:
@@ -132,20 +129,21 @@ class BestWeights(pl.Callback):
             kept = {name: p.detach().clone() for name, p in parameters.items() if name in trained}
             start = [step] * len(losses)
             # Of the best step nothing but its losses is ever needed.
-            self.best, self.chosen = Kept(start, losses.clone(), {}), Kept(start.copy(), losses.clone(), kept)
-            self.is_closed = [False] * len(losses)
+            self.best = StepWeights(start, losses.clone(), {})
+            self.chosen = StepWeights(start.copy(), losses.clone(), kept)
+            self.is_over = [False] * len(losses)
             return
-        for group, current in enumerate(losses):
-            if self.is_closed[group]:
+        for fold, current in enumerate(losses):
+            if self.is_over[fold]:
                 continue
-            excess, error = paired_difference(current, self.best.losses[group])
+            excess, error = paired_difference(current, self.best.losses[fold])
             if excess < 0:
-                self.best.update(group, size, step, current, parameters)
+                self.best.update(fold, size, step, current, parameters)
             if excess <= error:
-                self.chosen.update(group, size, step, current, parameters)
-            best = self.best.steps[group]
+                self.chosen.update(fold, size, step, current, parameters)
+            best = self.best.steps[fold]
             waited = step - best >= max(self.patience * plan.config.validate_every, best // 2)
-            self.is_closed[group] = bool(waited and excess > SIGNIFICANT * error)
+            self.is_over[fold] = bool(waited and excess > SIGNIFICANT * error)
 
 
 def paired_difference(losses: Tensor, reference: Tensor) -> tuple[float, float]:

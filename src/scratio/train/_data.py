@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scratio._seed import child_seed
+from scratio._random import child_seed
 from scratio.module import Condition
 from scratio.train._cells import StandardisedCells
 from scratio.train._config import TrainConfig

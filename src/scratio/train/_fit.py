@@ -11,9 +11,8 @@ import lightning.pytorch as pl
 import pandas as pd
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from scratio._interrupt import interruptible
+from scratio._caller import interruptible, quiet
 from scratio._progress import Progress
-from scratio._quiet import quiet
 from scratio.module import FlowNetwork
 from scratio.train._callbacks import BestWeights, StepProgressBar, TimeEstimate
 from scratio.train._checkpoint import CHECKPOINT, AtomicCheckpoints, identity
@@ -24,7 +23,7 @@ from scratio.train._plan import AveragedPlan, FlowTrainingPlan
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Losses by step, one column per member, and the step that every group kept."""
+    """Losses by step, one column per member, and the step that every fold kept."""
 
     train_loss: pd.DataFrame
     validation_loss: pd.DataFrame
@@ -77,11 +76,11 @@ def fit(
     steps = best.restore(network, plan.averaged)
     network.eval()
     history = best.history
-    n_groups = network.n_members // config.ensemble_size
+    n_folds = network.n_members // config.ensemble_size
     return TrainResult(
         _frame(history["train"], history["steps"]),
         _frame(history["validation"], history["steps"]),
-        steps or [history["steps"][-1]] * n_groups,
+        steps or [history["steps"][-1]] * n_folds,
     )
 
 

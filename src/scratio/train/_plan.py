@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from scratio._seed import torch_generator
+from scratio._random import torch_generator
 from scratio.module import Condition, FlowNetwork
 from scratio.train._checkpoint import IDENTITY
 from scratio.train._config import TrainConfig

@@ -7,7 +7,7 @@ from collections import OrderedDict
 import numpy as np
 from torch import Tensor
 
-from scratio._seed import child_seed
+from scratio._random import child_seed
 from scratio.train._cells import StandardisedCells
 
 _BLOCKS, _WITHIN = 5, 6

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
-from scratio.model._check import category_of, check_categories, check_numbers
+from scratio._check import category_of, check_categories, check_numbers
 from scratio.module import MARGINAL, Condition, all_but
 
 

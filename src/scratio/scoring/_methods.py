@@ -8,6 +8,7 @@ from typing import cast
 import numpy as np
 from torch import Tensor
 
+from scratio.conditions import ConditionDict
 from scratio.estimators import (
     Divergence,
     log_ratio_head,
@@ -18,7 +19,6 @@ from scratio.estimators import (
     normal_noise,
 )
 from scratio.estimators._ito import DEFAULT_STEPS, N_PATHS
-from scratio.model._schema import ConditionDict
 from scratio.module import Condition, FlowNetwork, PotentialNetwork
 
 METHODS = ("auto", "head", "ode", "naive", "quadrature", "ito")

@@ -9,8 +9,7 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
-from scratio.model._combinations import distinct_rows
-from scratio.model._schema import ConditionSchema
+from scratio.conditions import ConditionSchema, distinct_rows
 from scratio.module import MARGINAL, Condition, all_but
 from scratio.stats import TypicalityIndex, balanced_rows
 from scratio.train import StandardisedCells
@@ -19,7 +18,7 @@ MOST = 10_000
 
 
 @dataclass(frozen=True)
-class ReferenceCells:
+class KeptCells:
     """Training cells without their names and genes.
 
     Parameters
@@ -39,7 +38,7 @@ class ReferenceCells:
     @classmethod
     def drawn(
         cls, cells: Tensor | StandardisedCells, condition: Condition, folds: np.ndarray | None, rng: np.random.Generator
-    ) -> ReferenceCells:
+    ) -> KeptCells:
         """At most 10,000 of the cells, of every combination of categories as many as of any other if it has them."""
         rows = balanced_rows(distinct_rows(condition.codes.numpy())[1], MOST, rng)
         index = torch.from_numpy(rows)
@@ -53,10 +52,10 @@ class ReferenceCells:
         fits = np.where(codes >= 0, own == codes, (codes == MARGINAL) | (own != excluded))
         return self.x[fits.all(1)]
 
-    def part(self, rows: np.ndarray) -> ReferenceCells:
+    def part(self, rows: np.ndarray) -> KeptCells:
         """Some of them."""
         folds = None if self.folds is None else self.folds[rows]
-        return ReferenceCells(self.x[rows], self.condition[torch.from_numpy(rows)], folds)
+        return KeptCells(self.x[rows], self.condition[torch.from_numpy(rows)], folds)
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Form in which a model is saved."""
@@ -64,7 +63,7 @@ class ReferenceCells:
         return found if self.folds is None else {**found, "folds": torch.from_numpy(self.folds)}
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor]) -> ReferenceCells:
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> KeptCells:
         """Inverse of :meth:`to_tensors`."""
         folds = tensors["folds"].numpy() if "folds" in tensors else None
         return cls(tensors["x"].numpy(), Condition(tensors["codes"], tensors["values"]), folds)
@@ -75,16 +74,16 @@ class ReferenceCells:
 
 
 class Judges:
-    """Typicality of cells by what the reference has of their condition; each condition's index is made once."""
+    """Typicality of cells by what was kept of their condition; each condition's index is made once."""
 
-    def __init__(self, reference: ReferenceCells) -> None:
-        self.reference = reference
+    def __init__(self, kept: KeptCells) -> None:
+        self.kept = kept
         self._known: dict[bytes, TypicalityIndex | None] = {}
 
     def __call__(self, x: np.ndarray, codes: np.ndarray) -> np.ndarray:
         """Typicality of cells (n, d) of conditions (n, n_keys), or of one condition (1, n_keys).
 
-        NaN where the reference has fewer than 2 cells of the condition.
+        NaN where fewer than 2 cells of the condition were kept.
         """
         found = np.full(len(x), np.nan)
         kinds, kind, _ = distinct_rows(np.broadcast_to(codes, (len(x), codes.shape[1])))
@@ -97,6 +96,6 @@ class Judges:
     def _judge(self, codes: np.ndarray) -> TypicalityIndex | None:
         key = codes.tobytes()
         if key not in self._known:
-            fellows = self.reference.having(codes)
+            fellows = self.kept.having(codes)
             self._known[key] = TypicalityIndex(fellows) if len(fellows) > 1 else None
         return self._known[key]

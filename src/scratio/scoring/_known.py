@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from scratio._blocks import slabs
-from scratio._row_bits import row_keys
+from scratio._random import row_keys
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from scratio._coordinates import Coordinates
 from scratio.estimators import Divergence, rademacher_probes
-from scratio.model._known import KnownCells
-from scratio.model._methods import Estimate, Estimator
 from scratio.module import Condition, FlowNetwork
+from scratio.scoring._known import KnownCells
+from scratio.scoring._methods import Estimate, Estimator
 from scratio.stats import moderated_error
 from scratio.train import StandardisedCells
 
@@ -33,17 +33,17 @@ class Scorer:
         What the embedding is standardised by.
     estimate, divergence, batch_size
         Estimator, its divergence, cells per batch.
-    distinct
-        For each of the networks, the mean share of their training cells that two of its members do not have in common;
-        None if no standard errors are asked for.
+    variance_factors
+        For each of the networks, by how much the squared standard error exceeds the variance between its members; None
+        if no standard errors are asked for.
     obsm_key
         Key of the embedding, for errors.
     moderation
-        Standardised cells of the reference, their own errors, and how many networks these come from, where errors are
-        moderated by those of similar cells.
+        Standardised cells that the model keeps, their own errors, and how many networks these come from, where errors
+        are moderated by those of similar cells.
     judge
-        All networks, whose spread is the standard error of every cell, and their share as in ``distinct``; by default a
-        cell's standard error is the spread of the networks that score it. Networks that saw a cell say as much about
+        All networks, whose spread is the standard error of every cell, and their factor; by default a cell's standard
+        error is the spread of the networks that score it. Networks that saw a cell say as much about
         how the log ratio varies between samples of cells as those that did not, and they are more.
     known
         Training cells, where cells without folds may be among them; the last of the networks scores those that are not.
@@ -54,7 +54,7 @@ class Scorer:
     estimate: Estimator
     divergence: str
     batch_size: int
-    distinct: Sequence[float] | None
+    variance_factors: Sequence[float] | None
     obsm_key: str
     moderation: tuple[np.ndarray, np.ndarray, int] | None = None
     judge: tuple[FlowNetwork, float] | None = None
@@ -90,12 +90,12 @@ class Scorer:
         for place, rows in networks_and_rows(self.networks, folds, len(x), self.batch_size):
             members, noise = self._members(self.networks[place], x[rows], rows, given)
             mean[rows] = members.mean(0).cpu().numpy()
-            if self.distinct is not None and self.judge is None:
-                error[rows] = standard_error(members, noise, self.distinct[place])
+            if self.variance_factors is not None and self.judge is None:
+                error[rows] = standard_error(members, noise, self.variance_factors[place])
         if self.judge is not None:
-            network, distinct = self.judge
+            network, factor = self.judge
             for _, rows in networks_and_rows([network], None, len(x), self.batch_size):
-                error[rows] = standard_error(*self._members(network, x[rows], rows, given), distinct)
+                error[rows] = standard_error(*self._members(network, x[rows], rows, given), factor)
         return mean, error
 
     def _members(
@@ -109,12 +109,13 @@ class Scorer:
             return self.estimate(network, torch.from_numpy(cells).to(device), here, Divergence(probes), cells)
 
 
-def standard_error(members: Tensor, noise: Tensor | None, distinct: float) -> np.ndarray:
-    """Variance between members that trained on different cells, plus the Monte-Carlo error of their mean.
+def standard_error(members: Tensor, noise: Tensor | None, variance_factor: float) -> np.ndarray:
+    """Variance between members times its factor, plus the Monte-Carlo error of their mean.
 
     Two members that have the share 1 - u of their training cells in common differ by u times twice the variance of the
-    log ratio over samples of cells; the members' initial weights make the estimate too large rather than too small.
-    With members that leave out a share h each, 1 / u = (1 - h) / h: the delete-a-group jackknife.
+    log ratio over samples of cells, so that the factor is 1 / u where there is no bias; the members' initial weights
+    make the estimate too large rather than too small. With members that leave out a share h each,
+    1 / u = (1 - h) / h: the delete-a-group jackknife.
 
     Parameters
     ----------
@@ -122,13 +123,13 @@ def standard_error(members: Tensor, noise: Tensor | None, distinct: float) -> np
         Values of every member, shape (n_members, n).
     noise
         Their Monte-Carlo variances, of the same shape, where there are any.
-    distinct
-        u, the mean over pairs of members.
+    variance_factor
+        1 / u, times what bias adds.
     """
     size = len(members)
     variance = members.new_zeros(members.shape[1:])
     if size > 1:
-        variance = variance + members.var(0, correction=1) / distinct
+        variance = variance + members.var(0, correction=1) * variance_factor
     elif noise is None:
         variance = torch.full_like(variance, torch.nan)
     if noise is not None:

@@ -13,7 +13,7 @@ from anndata.abc import CSCDataset, CSRDataset
 from scipy import sparse
 
 from scratio._blocks import slabs
-from scratio._names import X
+from scratio._constants import X
 
 
 def check_at_least(least: float, **values: float | None) -> None:

@@ -11,7 +11,7 @@ import torch
 from scratio.module import Condition
 
 if TYPE_CHECKING:
-    from scratio.model._scorer import Scorer
+    from scratio.scoring._scorer import Scorer
 
 
 def is_dask(x: Any) -> bool:
