@@ -66,8 +66,14 @@ lint: setup
 typecheck: setup
 	$(BIN)/mypy
 
-demo: setup
-	$(BIN)/python demo/run.py $(if $(DATA),--data "$(DATA)" --condition-key "$(CONDITION)" --treatment "$(TREATMENT)" \
+# MELD, with which the demo compares, has pins that exclude current pandas: without them, and in a folder of its own.
+MELD := meld==1.0.2 graphtools==2.1.0 pygsp==0.6.1 scprep==1.2.3 tasklogger==1.2.0 Deprecated==1.3.1 decorator==5.3.1 future==1.0.0
+$(VENV)/meld/.installed: $(VENV)/.installed-$(EXTRAS)
+	$(PIP_INSTALL) --no-deps --upgrade --target $(VENV)/meld $(MELD)
+	touch $@
+
+demo: setup $(VENV)/meld/.installed
+	PYTHONPATH=$(VENV)/meld $(BIN)/python demo/run.py $(if $(DATA),--data "$(DATA)" --condition-key "$(CONDITION)" --treatment "$(TREATMENT)" \
 		--reference "$(REFERENCE)" --use-rep "$(REP)")
 
 # Where an estimator may fail: real labels, conditions far apart, edges, heavy tails, and coverage of the standard errors.

@@ -38,9 +38,10 @@ from scipy.stats import norm
 
 import scratio
 from scratio._coordinates import Coordinates
-from scratio.model import _calibration, _embedding_model, _scorer, _scoring, _training
+from scratio.model import _calibration, _embedding_model, _scoring, _training
 from scratio.model._closed_forms import ABUNDANCES, CLASS, MIXTURE, SHARED, ClosedForms
 from scratio.module import _potential
+from scratio.scoring import _scorer
 from scratio.stats import label_slopes, robust_coordinates
 from scratio.train import _callbacks, _config, fit
 

@@ -19,6 +19,8 @@ from sklearn.metrics import average_precision_score
 import scratio
 
 OUT = Path(__file__).parent
+PEERS = {"knn": "nearest neighbours", "logistic": "logistic regression", "meld": "MELD"}
+"""Other methods to compare with, and their names in words."""
 
 
 def planted() -> tuple[ad.AnnData, dict]:
@@ -36,8 +38,8 @@ def own(arguments: argparse.Namespace) -> tuple[ad.AnnData, dict]:
     return ad.read_h5ad(arguments.data), question
 
 
-def report_planted(adata: ad.AnnData) -> None:
-    """Estimated against planted log ratio by cell type, and how well enriched cells are found."""
+def report_planted(adata: ad.AnnData, question: dict) -> None:
+    """Estimated against planted log ratio by cell type, and how other methods do on the same cells."""
     groups = adata.obs.groupby("bulk_labels", observed=True)
     table = pd.DataFrame(
         {
@@ -48,12 +50,19 @@ def report_planted(adata: ad.AnnData) -> None:
         }
     )
     print(table.sort_values("planted", ascending=False).round(2).to_string())
-    error = adata.obs["da_log_ratio"] - adata.obs["true_log_ratio"]
-    print(f"\nmean squared error per cell {(error**2).mean():.3f} (variance of the truth "
-          f"{adata.obs['true_log_ratio'].var():.3f})")  # fmt: skip
+    others = [name for name in PEERS if name != "meld" or scratio.peers.is_installed("meld")]
+    scratio.tl.compare_methods(adata, **question, methods=others, truth_key="true_log_ratio")
+    found = adata.obsm["comparison"].assign(scratio=adata.obs["da_log_ratio"], nothing=0.0)
     enriched = adata.obs["treatment_probability"] > 0.5
-    precision = average_precision_score(enriched, adata.obs["da_log_ratio"])
-    print(f"AUPRC of the cells planted with p > 0.5: {precision:.3f} (share of such cells {enriched.mean():.3f})")
+    rows = {
+        PEERS.get(name, name): {
+            "mean squared error": ((values - adata.obs["true_log_ratio"]) ** 2).mean(),
+            "average precision": average_precision_score(enriched, values),
+        }
+        for name, values in found[["scratio", *others, "nothing"]].items()
+    }
+    print(f"\n{pd.DataFrame(rows).T.round(3).to_string()}")
+    print(f"(average precision: do cells planted with p > 0.5, {enriched.mean():.0%} of all, come first?)\n")
 
 
 def report_own(adata: ad.AnnData, question: dict) -> None:
@@ -86,7 +95,7 @@ def main() -> None:
     if arguments.data:
         report_own(adata, question)
     else:
-        report_planted(adata)
+        report_planted(adata, question)
 
     if "X_umap" not in adata.obsm:
         # Exact neighbours: pynndescent 0.7, the default for many cells, does not fit scanpy 1.11.

@@ -597,17 +597,17 @@ MAPPING: dict[str, tuple[list[str], str, str, dict[str, Any]]] = {
         "da_log_ratio",
         {"condition_key": "condition", "treatment": "treated", "reference": "control", "use_rep": "X_pca",
          "covariate_keys": [], "sample_key": None, "key_added": "da", "n_folds": 5, "method": "auto",
-         "random_state": 0, "train_kwargs": {"progress_bar": True}},
+         "effort": "default", "random_state": 0, "train_kwargs": {"progress_bar": True}},
     ),
     "all treatments": (
         ["da", "--condition-key", "drug", "--reference", "none", "--covariate-key", "donor", "--covariate-key",
          "sample", "--use-rep", "X_turned", "--key-added", "x", "--random-state", "7", "--n-folds", "3", "--method",
-         "ode", "--max-steps", "9", "--batch-size", "11", "--accelerator", "cpu"],
+         "ode", "--effort", "quick", "--max-steps", "9", "--batch-size", "11", "--accelerator", "cpu"],
         "differential_abundance",
         "x_log_ratio",
         {"condition_key": "drug", "treatment": None, "reference": "none", "use_rep": "X_turned",
          "covariate_keys": ["donor", "sample"], "sample_key": None, "key_added": "x", "n_folds": 3, "method": "ode",
-         "random_state": 7,
+         "effort": "quick", "random_state": 7,
          "train_kwargs": {"max_steps": 9, "batch_size": 11, "accelerator": "cpu", "progress_bar": True}},
     ),
     "batch by default": (
@@ -1115,8 +1115,9 @@ def test_files_with_wrong_bytes_are_refused_or_read(source, tmp_path, no_trainin
 
 OPTIONS = sorted({
     "--condition-key", "--reference", "--treatment", "--use-rep", "--sample-key", "--key-added", "--out", "--plot",
-    "--json", "--basis", "--force", "--n-folds", "--method", "--max-steps", "--quiet", "--verbose", "--batch-key",
-    "--label-key", "--combination", "--donor-key", "--treatment-key", "--numerator", "--denominator", "--model",
+    "--json", "--basis", "--force", "--n-folds", "--method", "--effort", "--max-steps", "--quiet", "--verbose",
+    "--batch-key", "--label-key", "--combination", "--donor-key", "--treatment-key", "--numerator", "--denominator",
+    "--model",
 })  # fmt: skip
 VALUES = ["condition", "treated", "control", "X_pca", "donor", "IN", "out.h5ad", "plot.png", "-", "a=b", "", "=", "--",
           "rest", "1", "-1", "nan", "1e9", "\u2603", "\0", "a" * 300, "..", "[bold]", "%s",

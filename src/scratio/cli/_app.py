@@ -20,6 +20,8 @@ from scratio.cli._options import (
     CovariateKeys,
     Covariates,
     DonorKey,
+    Effort,
+    EffortOption,
     Force,
     Input,
     Json,
@@ -132,6 +134,7 @@ def da(
     force: Force = False,
     n_folds: NFolds = 5,
     method: MethodOption = Method.auto,
+    effort: EffortOption = Effort.default,
     random_state: RandomState = 0,
     max_steps: MaxSteps = None,
     batch_size: BatchSize = None,
@@ -149,6 +152,7 @@ def da(
             key_added, n_folds, method, random_state,
             max_steps=max_steps, batch_size=batch_size, accelerator=accelerator,
         )  # fmt: skip
+        settings["effort"] = effort.value
         paths = Paths(source, out, plot, json, force)
         paths.check(copies_source=True)
         from scratio.cli import _work

@@ -44,6 +44,13 @@ class Method(StrEnum):
     ito = "ito"
 
 
+class Effort(StrEnum):
+    """What is fitted, as in :meth:`scratio.model.ScRatio.train`."""
+
+    default = "default"
+    quick = "quick"
+
+
 class Accelerator(StrEnum):
     """Devices that Lightning trains on."""
 
@@ -108,6 +115,16 @@ KeyAdded = Annotated[str, typer.Option("--key-added", help="Prefix of the result
 NFolds = Annotated[int, typer.Option("--n-folds", min=2, help="Cross-fitting folds.", rich_help_panel=TRAINING)]
 MethodOption = Annotated[
     Method, typer.Option("--method", help="Estimator of the log ratio.", rich_help_panel=TRAINING, show_choices=True)
+]
+EffortOption = Annotated[
+    Effort,
+    typer.Option(
+        "--effort",
+        help="[bold]quick[/] trains no network: closed forms of the densities, weighed by held-out labels, in seconds; "
+        "coarser.",
+        rich_help_panel=TRAINING,
+        show_choices=True,
+    ),
 ]
 RandomState = Annotated[
     int, typer.Option("--random-state", min=0, help="Seed of everything.", rich_help_panel=TRAINING)
