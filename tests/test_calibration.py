@@ -144,26 +144,28 @@ def test_errors_that_are_right_are_left_alone_and_smooth_errors_that_are_too_sma
 
 
 def test_the_moderated_error_is_the_definition_written_out():
-    reference, errors = rng().normal(size=(300, 3)), rng(1).uniform(0.1, 1.0, size=300)
+    kept, errors = rng().normal(size=(300, 3)), rng(1).uniform(0.1, 1.0, size=300)
+    disagreement = rng(4).uniform(size=300)
     x, own = rng(2).normal(size=(20, 3)), rng(3).uniform(0.1, 3.0, size=20)
     expected = []
     for cell, error in zip(x, own, strict=True):
-        nearest = np.argsort(((reference - cell) ** 2).sum(1))[:50]
+        nearest = np.argsort(((kept - cell) ** 2).sum(1))[:50]
         moderated = np.exp(np.log(errors[nearest] ** 2).mean() - digamma(1.0) + np.log(1.0))
-        expected.append(np.sqrt(max(moderated, error**2 / 3.0)))
-    np.testing.assert_allclose(moderated_error(x, own, reference, errors, 3), expected)
-    assert (own**2 / 3.0 > np.square(expected) - 1e-9).any()
+        expected.append(np.sqrt(max(moderated, error**2 / 3.0) + disagreement[nearest].mean()))
+    np.testing.assert_allclose(moderated_error(x, own, kept, errors, disagreement, 3), expected)
+    without = moderated_error(x, own, kept, errors, np.zeros(300), 3)
+    assert (own**2 / 3.0 > np.square(without) - 1e-9).any()
 
 
 @pytest.mark.parametrize("n_networks", [2, 3, 10])
 def test_moderated_errors_are_right_for_spreads_of_any_number_of_networks(n_networks):
-    reference, sd = rng().normal(size=(2_000, 2)), 0.7
+    kept, sd, nothing = rng().normal(size=(2_000, 2)), 0.7, np.zeros(2_000)
     spread = sd * rng(1).normal(size=(n_networks, 2_000)).std(axis=0, ddof=1)
-    found = moderated_error(reference[:200], spread[:200], reference, spread, n_networks)
+    found = moderated_error(kept[:200], spread[:200], kept, spread, nothing, n_networks)
     assert np.sqrt(np.mean(found**2)) == pytest.approx(sd, rel=0.12)
     # One cell in which the networks drift apart leaves all others as they were.
     spread[1_999] = 1e4
-    again = moderated_error(reference[:200], spread[:200], reference, spread, n_networks)
+    again = moderated_error(kept[:200], spread[:200], kept, spread, nothing, n_networks)
     assert np.median(again / found) == pytest.approx(1.0, abs=1e-9)
 
 

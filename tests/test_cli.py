@@ -386,7 +386,9 @@ def test_the_matrix_itself_can_be_the_embedding(backed, tmp_path):
     tl.differential_abundance(markers, **ANALYSES["da"][2] | {"sample_key": None, "covariate_keys": []}, **SETTINGS,
                               use_rep="X")  # fmt: skip
     written = ad.read_h5ad(tmp_path / "out.h5ad")
-    np.testing.assert_array_equal(written.obs["da_log_ratio"], markers.obs["da_log_ratio"])
+    # From disk cells are standardised in other blocks, which rounds otherwise.
+    tolerance = 1e-4 if backed else 0.0
+    np.testing.assert_allclose(written.obs["da_log_ratio"], markers.obs["da_log_ratio"], rtol=tolerance, atol=tolerance)
     assert list(written.obsm) == []
     assert imread(tmp_path / "plot.png").std() > 0.01
 

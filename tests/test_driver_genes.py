@@ -105,8 +105,10 @@ def test_groups_are_averaged_apart(model):
     np.testing.assert_allclose(adata.varm["drivers"]["1"], mean, rtol=1e-9, atol=1e-12)
     table = adata.uns["drivers"]["table"]
     found = table[table["group"] == "1"].set_index("gene").loc[list(adata.var_names), "standard_error"]
-    share = model.training_["validation_size"]
-    jackknife = (1.0 - share) / share * by_member.var(0, ddof=1)
+    # Of two members of a fold.
+    distinct, size = np.array(model.training_["distinct"]), model.n_members
+    pairs = [distinct[a, b] for a in range(len(distinct)) for b in range(a) if a // size == b // size]
+    jackknife = by_member.var(0, ddof=1) / np.mean(pairs)
     expected = np.sqrt(each.mean(0).var(0, ddof=1) / len(rows) + jackknife)
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
 

@@ -294,17 +294,15 @@ def test_the_result_is_the_mean_over_the_members_and_the_std_a_jackknife(trained
     members = of(trained.module)
     assert members.shape == (2, 60)
     np.testing.assert_allclose(mean, members.mean(0), rtol=1e-9)
-    np.testing.assert_allclose(std**2, jackknife(trained, members), rtol=1e-6)
+    np.testing.assert_allclose(std**2, jackknife(members), rtol=1e-6)
 
 
-def jackknife(model: ScRatio, members: np.ndarray) -> np.ndarray:
+def jackknife(members: np.ndarray) -> np.ndarray:
     """Variance of the mean of two members that left out another tenth each, written out.
 
-    (1 - 1/10) / (1/10) = 9 times the variance between them, and as much again for the bias, but for the probability
-    that a closed form is the truth.
+    (1 - 1/10) / (1/10) = 9 times the variance between them.
     """
-    bias = 2.0 - model.training_["calibration"].get("probability", 0.0)
-    return 9.0 * bias * 0.5 * (members[0] - members[1]) ** 2
+    return 9.0 * 0.5 * (members[0] - members[1]) ** 2
 
 
 def test_the_standard_error_of_a_log_density_is_the_jackknife_of_the_members(trained, few):
@@ -313,7 +311,7 @@ def test_the_standard_error_of_a_log_density_is_the_jackknife_of_the_members(tra
     x = torch.from_numpy(trained.embedding(few))
     with torch.no_grad():
         members = log_density(trained.module, x, Condition(torch.tensor([[1]]), torch.zeros((1, 0))), n_steps=2).numpy()
-    np.testing.assert_allclose(std**2, jackknife(trained, members), rtol=1e-6)
+    np.testing.assert_allclose(std**2, jackknife(members), rtol=1e-6)
 
 
 def test_the_error_of_the_pathwise_estimate_is_that_of_the_members_and_of_the_paths(trained, few):
@@ -324,7 +322,7 @@ def test_the_error_of_the_pathwise_estimate_is_that_of_the_members_and_of_the_pa
     one, other = (Condition(torch.tensor([[c]]), torch.zeros((1, 0))) for c in (1, 0))
     with torch.no_grad():
         members, variance = log_ratio_ito(trained.module, torch.from_numpy(x), one, other, noise=noise)
-    expected = jackknife(trained, members.numpy()) + (variance.sum(0) / 4.0).numpy()
+    expected = jackknife(members.numpy()) + (variance.sum(0) / 4.0).numpy()
     np.testing.assert_allclose(std**2, expected, rtol=1e-6)
     assert float(variance.min()) > 0.0
 
@@ -431,8 +429,7 @@ def test_new_cells_are_scored_by_all_networks(folded):
     rows = [set(split.train) for split in splits]
     pairs = [(a, b) for a in range(6) for b in range(a)]
     distinct = np.mean([1.0 - len(rows[a] & rows[b]) / np.sqrt(len(rows[a]) * len(rows[b])) for a, b in pairs])
-    bias = 2.0 - model.training_["calibration"].get("probability", 0.0)
-    np.testing.assert_allclose(std**2, bias * members.var(0, ddof=1) / distinct, rtol=1e-5)
+    np.testing.assert_allclose(std**2, members.var(0, ddof=1) / distinct, rtol=1e-5)
 
 
 # --- new cells

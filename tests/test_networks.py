@@ -345,8 +345,8 @@ def test_every_cell_of_a_batch_has_its_own_condition(network):
 
 
 def test_a_marginalised_key_is_unlike_each_of_its_categories(network):
-    # Near the centre, where no category is certain.
-    z, q = 0.1 * states(2, 1, 4), torch.full((1, 1, 1), 0.9)
+    # Near noise, where no category is certain.
+    z, q = states(2, 1, 4), torch.full((1, 1, 1), 0.1)
     value = torch.tensor([[0.5]])
     velocities = [
         network.flow(z, q, Condition(torch.tensor([[code, 0]]), value)).velocity for code in (MARGINAL, 0, 1, 2)

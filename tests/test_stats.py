@@ -60,7 +60,7 @@ def test_folds_are_random_and_depend_on_the_generator_alone():
 @pytest.mark.parametrize(("fraction", "n_parts"), [(0.1, 3), (0.25, 4)])
 def test_held_out_parts_are_the_stated_share_and_do_not_overlap(fraction, n_parts):
     rows = np.arange(100, 300, 2)
-    parts = disjoint_parts(rows, fraction, n_parts, rng())
+    parts = disjoint_parts(rows, np.zeros(100, dtype=int), fraction, n_parts, rng())
     assert [len(part) for part in parts] == [100 * fraction] * n_parts
     together = np.concatenate(parts)
     assert len(np.unique(together)) == len(together)
@@ -68,9 +68,24 @@ def test_held_out_parts_are_the_stated_share_and_do_not_overlap(fraction, n_part
 
 
 def test_parts_that_do_not_all_fit_hold_no_cell_more_often_than_they_must():
-    parts = disjoint_parts(np.arange(100), 0.4, 5, rng())
+    parts = disjoint_parts(np.arange(100), np.zeros(100, dtype=int), 0.4, 5, rng())
     assert [len(np.unique(part)) for part in parts] == [40] * 5
     assert set(np.bincount(np.concatenate(parts), minlength=100)) == {2}
+
+
+def test_every_part_has_a_cell_of_every_condition_that_can_spare_one():
+    strata = np.repeat([0, 1, 2, 3], [6_000, 5, 2, 1])
+    parts = disjoint_parts(np.arange(len(strata)), strata, 0.1, 2, rng())
+    counts = [np.bincount(strata[part], minlength=4).tolist() for part in parts]
+    assert counts[0] == counts[1]
+    assert counts[0] == [600, 1, 1, 0]
+    assert not set(parts[0]) & set(parts[1])
+
+
+def test_many_small_strata_hold_out_the_stated_share_together():
+    strata = np.arange(3_000) // 3
+    parts = disjoint_parts(np.arange(3_000), strata, 0.1, 2, rng())
+    assert all(abs(len(part) - 300) <= 1 for part in parts)
 
 
 # --- closed forms --------------------------------------------------------------------------------------------------

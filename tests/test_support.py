@@ -170,10 +170,20 @@ def test_a_model_without_cells_to_judge_others_by_says_so(model, tmp_path):
 
 def test_errors_are_moderated_by_those_of_the_training_cells(model):
     fresh = blobs(200, [0, 1, 2, 3], seed=4)
-    x, reference = model.embedding(fresh), model.embedding(model.adata)
+    x, kept = model.embedding(fresh), model.embedding(model.adata)
     own = model._evaluate(fresh, CONTRAST, *_head(), with_std=True)[1]
     theirs = model._evaluate(None, CONTRAST, *_head(), with_std=True)[1]
-    expected = moderated_error(x, own, reference, theirs, model.module.n_members)
+    mean, disagreement = model.log_ratio(**CONTRAST), np.zeros(len(kept))
+    weights = model.module.weights.clone()
+    for part in range(weights.shape[1]):
+        # This part alone, with the weights of all.
+        model.module.weights.data = torch.zeros_like(weights)
+        model.module.weights.data[:, part] = weights.sum(1)
+        share = float(weights[:, part].sum() / weights.sum())
+        disagreement += share * (model.log_ratio(**CONTRAST) - mean) ** 2
+    model.module.weights.data = weights
+    expected = moderated_error(x, own, kept, theirs, disagreement, model.module.n_members)
+    assert (disagreement > 0.0).any()
     np.testing.assert_allclose(model.log_ratio(fresh, **CONTRAST, return_std=True)[1], expected)
     assert not np.allclose(expected, own)
 

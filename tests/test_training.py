@@ -237,6 +237,11 @@ def test_the_averaged_weights_are_kept(make_network):
 def test_validation_uses_the_same_cells_and_noise_every_time(make_network):
     # A learning rate that changes no bit: the validation loss is then a constant, the training loss is not.
     network = make_network()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():  # a potential begins at zero, whatever the cells
+        for parameter in network.parameters():
+            if parameter.requires_grad:
+                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
     result = run(network, replace(CONFIG, learning_rate=1e-30, weight_decay=0.0))
     losses = result.validation_loss.to_numpy()
     assert (losses == losses[0]).all()
@@ -337,7 +342,7 @@ class Recorded:
         restored = torch.nn.Module()
         restored.weight = torch.nn.Parameter(torch.full((1, 1), -1.0))
         (step,) = self.best.restore(restored, self.network)
-        assert float(restored.weight) == step
+        assert float(restored.weight.detach()) == step
         return step
 
 
@@ -670,7 +675,7 @@ def test_fewer_cells_than_folds_need_are_refused(parametrization, quick):
 
 
 def test_bfloat16_ends_near_the_loss_of_float32(make_network):
-    config = replace(CONFIG, max_steps=150, learning_rate=1e-2, validate_every=50)
+    config = replace(CONFIG, max_steps=60, learning_rate=4e-3, validate_every=20)
     untrained = run(make_network(), replace(config, learning_rate=1e-30, weight_decay=0.0)).validation_loss.iloc[0]
     exact, half = (run(make_network(), config, precision=p).validation_loss.min() for p in ("32-true", "bf16-mixed"))
     assert (exact != half).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from anndata import AnnData
 
 from scratio._blocks import slabs
+from scratio._caller import differentiable
 from scratio._check import check_anndata, check_at_least, check_finite
 from scratio._progress import with_progress
 from scratio.conditions import ConditionDict, distinct_rows
@@ -32,8 +34,6 @@ from scratio.scoring import (
 from scratio.train import StandardisedCells
 
 DIVERGENCES = ("exact", "rademacher")
-BIAS = 2.0
-"""Mean square error of a network over its variance, at the step that held-out labels choose."""
 
 
 class ScoringModel(EmbeddingModel):
@@ -130,8 +130,9 @@ class ScoringModel(EmbeddingModel):
         if similar is not None:
             kept, asked = similar
             scorer = replace(scorer, judge=(self.module, self._variance_factor(self.module)))
-            error = replace(scorer, networks=[self.module], known=None).score(kept.x, None, asked)[1]
-            scorer = replace(scorer, moderation=(kept.x, error, self.module.n_members))
+            mean, error = replace(scorer, networks=[self.module], known=None).score(kept.x, None, asked)
+            spread = self._disagreement(scorer, kept.x, mean, asked)
+            scorer = replace(scorer, moderation=(kept.x, error, spread, self.module.n_members))
         if is_dask(x.source):
             return lazily(scorer, x.source, folds, given)
         parts = []
@@ -179,6 +180,7 @@ class ScoringModel(EmbeddingModel):
                     {name: value[place].to(self._device) for name, value in given.items()},
                 )
 
+    @differentiable()
     def _train_denoiser(self, reason: str) -> None:
         """Train the potential's denoiser, if this is the first question that needs one."""
         network = self.module
@@ -196,24 +198,35 @@ class ScoringModel(EmbeddingModel):
         train_denoiser(denoiser, cells, seed, self._device, reason)
         network.marginal = denoiser
 
+    def _disagreement(self, scorer: Scorer, x: np.ndarray, mean: np.ndarray, given: dict[str, Condition]) -> np.ndarray:
+        """Variance between the parts of the potential, weighted as they are: what bias adds to the squared error.
+
+        Two estimates with independent errors, weighted by the inverse of their mean squares, have a mean square error
+        of just that (the ambiguity of Krogh and Vedelsby 1995); the network smooths, and closed forms are coarse.
+        """
+        variance = np.zeros(len(x))
+        if isinstance(self.module, PotentialNetwork) and self.module.is_calibrated:
+            for share, alone in self.module.each_part():
+                found = replace(scorer, networks=[alone], variance_factors=None, judge=None, known=None)
+                variance += share * (found.score(x, None, given)[0] - mean) ** 2
+        return variance
+
     def _variance_factor(self, network: FlowNetwork) -> float:
         """The same for the members of a network, which are those of one fold, or of all.
 
         Members have most of their training cells in common, so that their variance is divided by the share that two of
-        them do not (:meth:`Splits.distinct`). At the step that held-out labels choose, the squared bias of a network is
-        about as large as the variance of its estimate, and does not show in it: the variance counts twice, but for the
-        probability that a closed form, which has no such bias, is the truth.
+        them do not (:meth:`Splits.distinct`).
         """
         size = network.n_members
+        if size == 1:
+            return math.nan
         if "distinct" not in self.training_:
             # Of a model that an earlier version saved.
             held_out = self.training_["validation_size"]
             return (1.0 - held_out) / held_out
         of_pairs = np.asarray(self.training_["distinct"])
         blocks = [of_pairs[start : start + size, start : start + size] for start in range(0, len(of_pairs), size)]
-        distinct = np.mean([block.sum() / max(size * (size - 1), 1) for block in blocks])
-        is_exact = self.training_["calibration"].get("probability", 0.0)
-        return float((BIAS - (BIAS - 1.0) * is_exact) / distinct)
+        return float(1.0 / np.mean([block.sum() / (size * (size - 1)) for block in blocks]))
 
     def _networks(self, with_folds: bool) -> list[FlowNetwork]:
         """The network that scores each fold's cells: those of its members that never saw them."""

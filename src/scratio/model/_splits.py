@@ -128,7 +128,7 @@ def _held_out(
         if n_parts >= max(n_members, min(wanted, FEWEST_PARTS)):
             parts = grouped_folds(strata[rows], groups[rows], n_parts, int(seed % 2**32))
             return [rows[parts == part] for part in range(n_members)]
-    return disjoint_parts(rows, validation_size, n_members, np.random.default_rng(seed))
+    return disjoint_parts(rows, strata[rows], validation_size, n_members, np.random.default_rng(seed))
 
 
 def _without(rows: np.ndarray, part: np.ndarray) -> np.ndarray:

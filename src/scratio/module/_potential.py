@@ -15,6 +15,7 @@ from scratio.module._condition import MARGINAL, Condition, all_but
 from scratio.module._derivatives import Derivatives
 from scratio.module._embedding import CoordinateEmbedding
 from scratio.module._heads import ResidualHeads
+from scratio.module._layers import select_members
 from scratio.module._queries import NamedCombinations, Query, place_of
 from scratio.module._residual import ResidualNet
 from scratio.module._terms import term_projections
@@ -308,6 +309,20 @@ class PotentialNetwork(FlowNetwork):
         if not len(self.projections):
             return found[:, None]
         return torch.einsum("tcd,pmnd->ptmnc", self.projections, found)
+
+    def each_part(self) -> list[tuple[float, PotentialNetwork]]:
+        """A copy for each part (network, closed forms) that gives it the weights of all, and its share of them."""
+        total = self.weights.sum(1, keepdim=True)
+        shares = self.weights.sum((0, 2)) / total.sum().clamp_min(torch.finfo(total.dtype).tiny)
+        found = []
+        for place, share in enumerate(shares.tolist()):
+            if not share:
+                continue
+            alone = select_members(self, range(self.n_members))
+            alone.weights.data = torch.zeros_like(self.weights)
+            alone.weights.data[:, place] = total[:, 0]
+            found.append((share, alone))
+        return found
 
     def combinations_in(self, condition: Condition) -> Tensor:
         """Which combinations agree with a condition, (..., n, n_combinations).

@@ -39,8 +39,8 @@ class Scorer:
     obsm_key
         Key of the embedding, for errors.
     moderation
-        Standardised cells that the model keeps, their own errors, and how many networks these come from, where errors
-        are moderated by those of similar cells.
+        Standardised cells that the model keeps, their own errors, the variance between the parts of the potential
+        there, and how many networks the errors come from, where errors are moderated by those of similar cells.
     judge
         All networks, whose spread is the standard error of every cell, and their factor; by default a cell's standard
         error is the spread of the networks that score it. Networks that saw a cell say as much about
@@ -56,7 +56,7 @@ class Scorer:
     batch_size: int
     variance_factors: Sequence[float] | None
     obsm_key: str
-    moderation: tuple[np.ndarray, np.ndarray, int] | None = None
+    moderation: tuple[np.ndarray, np.ndarray, np.ndarray, int] | None = None
     judge: tuple[FlowNetwork, float] | None = None
     known: KnownCells | None = None
 
@@ -113,9 +113,9 @@ def standard_error(members: Tensor, noise: Tensor | None, variance_factor: float
     """Variance between members times its factor, plus the Monte-Carlo error of their mean.
 
     Two members that have the share 1 - u of their training cells in common differ by u times twice the variance of the
-    log ratio over samples of cells, so that the factor is 1 / u where there is no bias; the members' initial weights
-    make the estimate too large rather than too small. With members that leave out a share h each,
-    1 / u = (1 - h) / h: the delete-a-group jackknife.
+    log ratio over samples of cells, so that the factor is 1 / u; the members' initial weights make the estimate too
+    large rather than too small. With members that leave out a share h each, 1 / u = (1 - h) / h: the delete-a-group
+    jackknife.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def standard_error(members: Tensor, noise: Tensor | None, variance_factor: float
     noise
         Their Monte-Carlo variances, of the same shape, where there are any.
     variance_factor
-        1 / u, times what bias adds.
+        1 / u.
     """
     size = len(members)
     variance = members.new_zeros(members.shape[1:])

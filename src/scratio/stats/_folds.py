@@ -28,11 +28,38 @@ def stratified_folds(strata: np.ndarray, n_folds: int, rng: np.random.Generator)
     return folds
 
 
-def disjoint_parts(rows: np.ndarray, fraction: float, n_parts: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Random parts of rows, each a ``fraction`` of them, sorted; they overlap only where they would not all fit."""
-    order = rng.permutation(rows)
-    size = max(round(fraction * len(rows)), 1)
-    return [np.sort(np.resize(np.roll(order, -part * size), size)) for part in range(n_parts)]
+def disjoint_parts(
+    rows: np.ndarray, strata: np.ndarray, fraction: float, n_parts: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Random parts of rows, each a ``fraction`` of every stratum, all of one size and sorted.
+
+    Where strata are few, each part has a row of every stratum that has two: without a label of a rare condition nothing
+    would show how wrong a log ratio is there. Parts overlap only where they would not all fit.
+
+    Parameters
+    ----------
+    rows
+        Row numbers, shape (n,).
+    strata
+        Integer stratum of each of these rows, shape (n,).
+    fraction, n_parts
+        Share of the rows in a part, and number of parts.
+    rng
+        Source of the random order.
+    """
+    found: list[list[np.ndarray]] = [[] for _ in range(n_parts)]
+    names = np.unique(strata)
+    are_few = len(names) <= 0.5 * fraction * len(rows)
+    # What is rounded off in one stratum goes to the next, so that many small strata come to the fraction too.
+    rest = 0.0
+    for name in names:
+        own = rng.permutation(rows[strata == name])
+        wanted = fraction * len(own) + rest
+        size = max(round(wanted), int(are_few and len(own) > 1))
+        rest = float(np.clip(wanted - size, -0.5, 0.5))
+        for part, chosen in enumerate(found):
+            chosen.append(np.resize(np.roll(own, -part * size), size))
+    return [np.sort(np.concatenate(chosen)) if any(map(len, chosen)) else rows[:1] for chosen in found]
 
 
 def grouped_folds(strata: np.ndarray, groups: np.ndarray, n_folds: int, random_state: int) -> np.ndarray:
