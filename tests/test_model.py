@@ -333,10 +333,11 @@ def test_a_single_network_has_the_error_of_the_paths_alone(gaussian_cells, param
     assert (std > 0).all()
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
 def test_without_an_effect_the_log_ratio_is_nearly_zero_and_its_error_covers_it(thorough, seed):
     adata = scratio.datasets.gaussians(n_cells=1_000, n_dims=2, distance=0.0, random_state=seed)
-    model = train(adata, "potential", thorough, n_members=2)
+    # Of so few cells members hold out a quarter by default, whose labels show that there is nothing.
+    model = train(adata, "potential", {**thorough, "validation_size": None}, n_members=2)
     mean, std = model.log_ratio(**CONTRAST, return_std=True)
     assert np.sqrt(np.mean(mean**2)) < 0.15
     assert (std > 0.0).all()

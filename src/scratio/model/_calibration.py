@@ -62,10 +62,10 @@ def calibrate(
        regression (:func:`scratio.stats.posterior_weights`). With several crossed keys every term of a part has a
        weight, multiplied by the probability that the term says anything (Bayesian information criterion, over all
        folds).
-    3. Against that regression stands the hypothesis that the closed form is the truth: its weight 1, all others 0; or,
-       if none was chosen, that nothing differs. The two are averaged by their posterior probabilities (Bayesian
-       information criterion, over all folds). Where conditions hardly overlap labels cannot tell by how many nats, and
-       no regression may spoil a closed form that extrapolates.
+    3. Against that regression stands the hypothesis that the closed form is the truth: its weight 1, all others 0. The
+       two are averaged by their posterior probabilities (Bayesian information criterion, over all folds). Where
+       conditions hardly overlap labels cannot tell by how many nats, and no regression may spoil a closed form that
+       extrapolates.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def calibrate(
     weights = _with_silenced_terms(folds, [_regression(fold, used) for fold in folds])
     alone = [{chosen: np.ones(network.n_terms)} for _ in folds] if chosen != NONE else [{} for _ in folds]
     alone = _with_silenced_terms(folds, alone)
-    probability = _probability(folds, weights, alone)
+    probability = 0.0 if chosen == NONE else _probability(folds, weights, alone)
     kept = [name for name in used if name != NETWORK]
     table = np.zeros((len(folds), 1 + len(kept), network.n_terms))
     for fold, (own, of_form) in enumerate(zip(weights, alone, strict=True)):
