@@ -258,6 +258,7 @@ def test_data_that_are_absent_are_named_and_left_out(benchmark, monkeypatch, tmp
 
 
 QUICK = [
+    "ablation",
     "batch_correction",
     "combinations",
     "differential_abundance",
@@ -291,6 +292,26 @@ def test_a_quick_benchmark_runs_through_and_writes_nothing(benchmark, name, monk
     undefined = ("batch_correction", "differential_abundance", "fdrl", "significance", "significance_compared")
     assert ("nan" in said.lower()) == (name in undefined)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_switched_off_changes_what_it_is_about_and_nothing_else(benchmark):
+    module = benchmark("ablation")
+    x, is_treated, truth = (part[:400] for part in module.TASKS["mixtures"](0))
+    x[0] = 1e3
+    training = module.Training()
+
+    def score(variant: str) -> dict[str, np.ndarray]:
+        return module.score((x, is_treated, truth), variant, 0, training, quick=True)
+
+    default = score("default")
+    for variant in ("no bent tails", "network alone", "likelihood weights", "one member"):
+        assert np.abs(score(variant)["log_ratio"] - default["log_ratio"]).max() > 1e-3, variant
+    for variant in ("no moderation", "bias not counted"):
+        found = score(variant)
+        np.testing.assert_array_equal(found["log_ratio"], default["log_ratio"])
+        assert np.abs(found["std"] - default["std"]).max() > 1e-3, variant
+    # What was replaced is back.
+    np.testing.assert_array_equal(score("default")["log_ratio"], default["log_ratio"])
 
 
 def test_planted_labels_follow_their_log_ratio_and_the_truth_measures_best(benchmark):

@@ -236,6 +236,7 @@ def test_a_quick_analysis_has_the_outputs_of_a_thorough_one_and_the_answer():
     scratio.tl.differential_abundance(thorough, **question, train_kwargs=SHORT)
     assert list(adata.obs) == list(thorough.obs)
     assert adata.uns["da"]["params"]["effort"] == "quick"
+    assert "no network takes part" in adata.uns["da"]["diagnostics"]["verdict"][0]
     error = adata.obs["da_log_ratio"] - adata.obs["true_log_ratio"]
     assert np.mean(error**2) < 0.05 * adata.obs["true_log_ratio"].var()
     assert (adata.obs["da_std"] > 0.0).all()

@@ -73,6 +73,8 @@ def diagnose(
         found = [verdict(row, held_out="cells" if samples is None else "samples")]
         if treatment in tests:
             found.append(_across_samples(tests[treatment]))
+        if model.training_.get("effort") == "quick":
+            found.append("With effort='quick' no network takes part: what is finer than cell types is not resolved.")
         row["verdict"] = " ".join(found)
         rows.append({"treatment": treatment, "reference": question.reference, **row})
         curves.append(pd.DataFrame({"treatment": treatment, **reliability(values, is_treatment, offset, of_cells)}))
