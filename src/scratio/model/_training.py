@@ -296,7 +296,8 @@ class TrainingModel(ScoringModel):
             "best_step": fitted.best_step,
             "weight_decay": settings.weight_decay,
             "closed_form": fitted.calibration.get("closed_form", NONE),
-            "calibration": fitted.calibration,
+            "evidence": fitted.calibration.get("held_out_loss", {}),
+            "calibration": {name: value for name, value in fitted.calibration.items() if name != "held_out_loss"},
             "distinct": plan.splits.distinct().tolist(),
         }
         logger.info("seconds by stage: %s", fitted.seconds, extra={"seconds": fitted.seconds})

@@ -31,7 +31,7 @@ _SIGN = (
 )
 
 
-OF_ONE = ("calibration",)
+OF_ONE = {"calibration", "evidence"}
 """Mappings in the record of one training; any other mapping is the training of one of several embeddings."""
 
 
