@@ -19,10 +19,10 @@ from scratio.conditions import ConditionDict
 from scratio.fdrl._network import DIVERGENCES, LOSSES, StaleRatio
 from scratio.fdrl._perceptron import Perceptron
 from scratio.fdrl._prior import PRIORS, CellPrior, Prior
-from scratio.fdrl._queries import FDRLQueryMixin, categories_of
+from scratio.fdrl._queries import FDRLQueryModel, categories_of
 from scratio.fdrl._training import FlowSettings, fit_stale_ratio
 from scratio.model import _saving
-from scratio.model._embedding_model import EmbeddingModel, to_plain
+from scratio.model._embedding_model import to_plain
 from scratio.module import Condition
 from scratio.stats import standard_scale
 from scratio.train import CellDataModule, MemberSplit, TrainConfig
@@ -34,7 +34,7 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 """Precisions that leave the weights in float32, in which questions are answered."""
 
 
-class FDRL(FDRLQueryMixin, EmbeddingModel):
+class FDRL(FDRLQueryModel):
     r"""Flow-guided density ratio learning: samples of cells, and cells moved from one condition to another.
 
     Starting points from a prior are improved by ``n_flow_steps`` steps of

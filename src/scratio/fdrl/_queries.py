@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from scratio._check import check_at_least
 from scratio._random import torch_generator
-from scratio.conditions import OWN, ConditionDict, ConditionSchema, Rest
+from scratio.conditions import OWN, ConditionDict, Rest
 from scratio.fdrl._membership import fit_membership
 from scratio.fdrl._network import StaleRatio
 from scratio.fdrl._perceptron import Perceptron
 from scratio.fdrl._prior import CellPrior, Prior
 from scratio.fdrl._training import FlowSettings
+from scratio.model._embedding_model import EmbeddingModel
 
 _SAMPLES, _TRANSLATION = 51, 52
 BATCH_SIZE = 16_384
@@ -27,21 +28,14 @@ LogProbability = Callable[[Tensor], Tensor]
 """From cells in units of the embedding, shape (n, d), to the log probability that they have a condition, (n,)."""
 
 
-class FDRLQueryMixin:
-    """Queries of `FDRL`."""
+class FDRLQueryModel(EmbeddingModel):
+    """A model that draws and translates cells along its own ratio."""
 
-    adata: AnnData | None
     source: ConditionDict | None
     target: ConditionDict | None
     module: StaleRatio
     prior: Prior | None
     flow: FlowSettings
-    schema: ConditionSchema
-    location: np.ndarray
-    scale: np.ndarray
-    training_: dict[str, Any]
-    embedding: Callable[[AnnData], np.ndarray]
-    _check_if_trained: Callable[..., None]
     _membership: dict[str, Perceptron]
     _rows_of_target: np.ndarray
 
