@@ -8,8 +8,9 @@ import pytest
 from scipy import sparse
 
 import scratio
+from scratio import _check
 from scratio._check import check_embedding
-from scratio.model import ScRatio, _check
+from scratio.model import ScRatio
 
 
 def with_obsm(value):
