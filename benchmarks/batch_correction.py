@@ -30,7 +30,7 @@ def analyse(adata: ad.AnnData, train_kwargs: dict[str, Any]) -> tuple[pd.DataFra
     rng = np.random.default_rng(0)
     permuted = adata.obs.groupby("celltype", observed=True)["batch"].transform(rng.permutation)
     adata.obs["permuted batch"] = permuted.astype(str).to_numpy()
-    tables, figure, axes = [], *plt.subplots(1, 2, figsize=(10, 4), layout="constrained", sharey=True)
+    tables, figure, axes = [], *plt.subplots(1, 2, figsize=(10, 4), layout="constrained", sharex=True, sharey=True)
     for batch, ax in zip(("batch", "permuted batch"), axes, strict=True):
         key = batch.replace(" ", "_") + "_effect"
         scratio.tl.batch_effect(

@@ -724,6 +724,23 @@ def test_weights_multiply_the_terms_of_the_parts(z):
     torch.testing.assert_close(found + network.log_weights, expected.log_softmax(-1), rtol=1e-6, atol=1e-6)
 
 
+def test_each_part_alone_has_the_weights_of_all_and_their_mean_is_the_potential():
+    network = randomise(potential_on_mixtures())
+    weights = torch.rand(network.weights.shape, generator=torch.Generator().manual_seed(0))
+    weights[:, -1, 0] = 0.0
+    network.weights.data = weights
+    shares, alone = zip(*network.each_part(), strict=True)
+    assert sum(shares) == pytest.approx(1.0)
+    for place, (share, part) in enumerate(zip(shares, alone, strict=True)):
+        assert share == pytest.approx(float(weights[:, place].sum() / weights.sum()))
+        torch.testing.assert_close(part.weights.sum(1), weights.sum(1))
+        assert not part.weights[:, torch.arange(weights.shape[1]) != place].any()
+    assert torch.equal(network.weights, weights)
+    weights[:, 0] = 0.0  # a part without weight has no say
+    network.weights.data = weights
+    assert len(network.each_part()) == weights.shape[1] - 1
+
+
 def test_gradients_of_conditions_differ_as_their_scores_do(z, q):
     network = randomise(potential_on_mixtures().double())
     conditions = [given(1, 0), given(2, 1)]
@@ -732,9 +749,10 @@ def test_gradients_of_conditions_differ_as_their_scores_do(z, q):
     torch.testing.assert_close(gradients[0] - gradients[1], flows[0].score - flows[1].score, rtol=1e-6, atol=1e-6)
 
 
-def test_members_get_the_same_validation_noise_where_they_are_to_be_compared(network):
-    if isinstance(network, PotentialNetwork):
-        pytest.skip("the potential is judged without noise")
+@pytest.mark.parametrize("name", [name for name in NETWORKS if not name.startswith("potential")])
+def test_members_get_the_same_validation_noise_where_they_are_to_be_compared(name):
+    # The potential is judged without noise.
+    network = randomise(NETWORKS[name]())
     # Two members with the same weights: the same cells have the same losses with one draw, and not with two.
     for parameter in network.parameters():
         parameter.data[1] = parameter.data[0]

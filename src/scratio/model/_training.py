@@ -244,9 +244,10 @@ class TrainingModel(ScoringModel):
     def _new_network(self, random_state: int) -> FlowNetwork:
         """Untrained network of all members of all folds."""
         settings, n_features = self._settings, len(self.location)
-        n_networks = settings["n_members"] * settings["n_folds"]
-        seed_and_size = {"random_state": random_state, "n_networks": n_networks}
-        return new_network(settings, self.schema, self._combinations, n_features, **seed_and_size)
+        size = settings["n_members"] * settings["n_folds"]
+        return new_network(
+            settings, self.schema, self._combinations, n_features, random_state=random_state, n_networks=size
+        )
 
     def _plan(
         self,

@@ -192,7 +192,7 @@ class ConditionPosterior(FlowNetwork):
     def loss(self, x1: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
         """Cross-entropy in nats of the labels at noise levels drawn for the cells, per member.
 
-        Cells with noise are as good as further cells, and what holds at all levels cannot follow the noise of one.
+        Cells with noise serve as further cells, and what has to hold at every level cannot learn single cells by heart.
         """
         noised = add_noise(x1, self.path, generator, cells_per_level=CELLS_PER_LEVEL, towards_data=TOWARDS_DATA)
         embedding = self.classifier_embedding(noised.levels)

@@ -25,9 +25,9 @@ def moderated_error(
 
     The spread of M networks has M - 1 degrees of freedom: on its own it is far too small in many cells. The mean of the
     logarithms over similar cells is certain, and a few extreme cells do not weigh more than others in it; the last two
-    terms are its bias (Smyth 2004, doi 10.2202/1544-6115.1027). A cell's own variance counts where it is more than
-    three times as large: far from all training cells the networks drift apart. What bias adds to the variance is that
-    between different estimates of the same log ratio, a mean over the same cells.
+    terms are its bias (Smyth 2004, doi 10.2202/1544-6115.1027). A third of a cell's own variance counts where that is
+    more: far from all training cells the networks drift apart. The disagreement of different estimates of the same log
+    ratio, a mean over the same cells, is added for bias, which no spread shows.
 
     Parameters
     ----------
