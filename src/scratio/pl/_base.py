@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -11,6 +12,10 @@ import pandas as pd
 import seaborn as sns
 from anndata import AnnData
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import Colormap, TwoSlopeNorm
+from matplotlib.pyplot import get_cmap
 
 from scratio._check import category_of, check_anndata
 
@@ -92,13 +97,97 @@ def symmetric_limit(values: np.ndarray) -> float:
     return float(np.quantile(magnitudes, LIMIT_QUANTILE)) if len(magnitudes) and magnitudes.max() > 0 else 1.0
 
 
+def signed_scale(
+    values: np.ndarray,
+    *,
+    vmin: float | str | None = None,
+    vmax: float | str | None = None,
+    cmap: str | Colormap | None = None,
+) -> SignedScale:
+    """Colours of values with a sign. Zero is always in the middle of the colour map.
+
+    Parameters
+    ----------
+    values
+        What is drawn; missing values do not count.
+    vmin, vmax
+        Limits in the unit of the values, or percentiles such as ``"p99"``. If only one is given, the other one is its
+        negative; if none is given, both follow from :func:`symmetric_limit`.
+    cmap
+        Colour map.
+    """
+    finite = values[np.isfinite(values)]
+    low, high = _limit(vmin, "vmin", finite), _limit(vmax, "vmax", finite)
+    limit = symmetric_limit(finite)
+    high = high if high is not None else limit if low is None else -low
+    low = low if low is not None else -high
+    if not low < 0.0 < high:
+        raise ValueError(
+            f"the colour scale is centred at 0, so vmin must be below and vmax above it; got {low}, {high}"
+        )
+    beyond = bool((finite < low).any()), bool((finite > high).any())
+    extend = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[beyond]
+    return SignedScale(TwoSlopeNorm(0.0, low, high), get_cmap(cmap or DIVERGING), extend)
+
+
+@dataclass(frozen=True)
+class SignedScale:
+    """Colours of values with a sign.
+
+    Parameters
+    ----------
+    norm
+        From values to the interval from 0 to 1, with zero at one half.
+    cmap
+        Colour map.
+    extend
+        Where values lie beyond the limits: an arrow of the colour bar, as matplotlib names it.
+    """
+
+    norm: TwoSlopeNorm
+    cmap: Colormap
+    extend: str
+
+    def colours(self, values: np.ndarray) -> np.ndarray:
+        """Colours of values, shape (n, 4)."""
+        return self.cmap(self.norm(values))
+
+    def bar(self, ax: Axes, label: str = LABEL, **kwargs: Any) -> Colorbar:
+        """Draw the colour bar beside the axes, with an arrow where values lie beyond a limit."""
+        shown = ScalarMappable(self.norm, self.cmap)
+        style = {"shrink": 0.7, "aspect": 25, "pad": 0.02, **kwargs}
+        return ax.get_figure().colorbar(shown, ax=ax, label=label, extend=self.extend, **style)
+
+
+def _limit(given: float | str | None, name: str, values: np.ndarray) -> float | None:
+    if not isinstance(given, str):
+        return given
+    try:
+        share = float(given.removeprefix("p"))
+    except ValueError:
+        share = np.nan
+    if not given.startswith("p") or not 0.0 <= share <= 100.0:
+        raise ValueError(f"{name} must be a number or a percentile such as 'p99', got {given!r}")
+    return float(np.percentile(values, share)) if len(values) else None
+
+
 def new_axes(ax: Axes | None, figsize: tuple[float, float]) -> Axes:
     """The given axes, or those of a new figure."""
     return plt.subplots(figsize=figsize, layout="constrained")[1] if ax is None else ax
 
 
-def finish(ax: Axes, show: bool | None) -> Axes:
-    """Show if asked to, and return the axes."""
+def finish(ax: Axes, show: bool | None, return_fig: bool | None = None) -> Any:
+    """Show the figure if asked to. Return the axes, or the figure if that was asked for.
+
+    A notebook prints the last value of a cell. These axes print nothing there: the figure is what users want to see.
+    """
     if show:
         plt.show()
+    if return_fig:
+        return ax.get_figure()
+    ax._ipython_display_ = _nothing
     return ax
+
+
+def _nothing() -> None:
+    """What a notebook prints of axes."""
