@@ -152,7 +152,7 @@ class SignedScale:
         """Colours of values, shape (n, 4)."""
         return self.cmap(self.norm(values))
 
-    def bar(self, ax: Axes, label: str = LABEL, **kwargs: Any) -> Colorbar:
+    def bar(self, ax: Any, label: str = LABEL, **kwargs: Any) -> Colorbar:
         """Draw the colour bar beside the axes, with an arrow where values lie beyond a limit."""
         shown = ScalarMappable(self.norm, self.cmap)
         style = {"shrink": 0.7, "aspect": 25, "pad": 0.02, **kwargs}
@@ -176,7 +176,7 @@ def new_axes(ax: Axes | None, figsize: tuple[float, float]) -> Axes:
     return plt.subplots(figsize=figsize, layout="constrained")[1] if ax is None else ax
 
 
-def finish(ax: Axes, show: bool | None, return_fig: bool | None = None) -> Any:
+def finish(ax: Any, show: bool | None, return_fig: bool | None = None) -> Any:
     """Show the figure if asked to. Return the axes, or the figure if that was asked for.
 
     A notebook prints the last value of a cell. These axes print nothing there: the figure is what users want to see.
