@@ -41,9 +41,7 @@ pd.crosstab(adata.obs["cell_type"], adata.obs["condition"])
 # log ratio.
 
 # %%
-scratio.tl.differential_abundance(
-    adata, condition_key="condition", treatment="stim", reference="ctrl", use_rep="X_pca"
-)
+scratio.tl.differential_abundance(adata, condition_key="condition", treatment="stim", reference="ctrl", use_rep="X_pca")
 scratio.tl.summary(adata, groupby="cell_type")
 
 # %% [markdown]
@@ -82,14 +80,15 @@ scratio.pl.violin(adata, groupby="cell_type", supported_only=False)
 scratio.pl.calibration(adata)
 
 # %% [markdown]
-# Yet the verdict is "Cannot be told", and it names an *effective number* of cells that is tiny. Here is what this number
-# means. Give each control cell the weight exp(log ratio), so that the control cells look like the stimulated ones. The
-# effective number says how many cells carry the sum of these weights. Here a handful of the 5,093 control cells carry
-# it, because hardly any control cell looks like a stimulated monocyte. This is not a fault of the training: interferon
-# changes nearly all monocytes. So labels cannot say whether such a state is a thousand or a million times more likely.
+# Yet the verdict is "Cannot be told", and it names an *effective number* of cells that is tiny. Here is what this
+# number means. Give each control cell the weight exp(log ratio), so that the control cells look like the stimulated
+# ones. The effective number says how many cells carry the sum of these weights. Here a handful of the 5,093 control
+# cells carry it, because hardly any control cell looks like a stimulated monocyte. This is not a fault of the training:
+# interferon changes nearly all monocytes. So labels cannot say whether such a state is a thousand or a million times
+# more likely.
 #
-# How far the conditions overlap depends on the cell type. We call a state *shared* if it is at most 20 times more likely
-# under one condition, that is, if its log ratio lies between -3 and 3:
+# How far the conditions overlap depends on the cell type. We call a state *shared* if it is at most 20 times more
+# likely under one condition, that is, if its log ratio lies between -3 and 3:
 
 # %%
 ratio = adata.obs["da_log_ratio"]
@@ -111,9 +110,9 @@ by_type = table.groupby("cell_type", observed=True).agg(
 by_type.sort_values("shared", ascending=False).round(2)
 
 # %% [markdown]
-# For NK, CD8 T and B cells nine in ten states are shared: there you can read the size of a log ratio. For monocytes most
-# states belong to one condition: there you can read the sign, which agrees with the label of nearly every cell, but not
-# the size.
+# For NK, CD8 T and B cells nine in ten states are shared: there you can read the size of a log ratio. For monocytes
+# most states belong to one condition: there you can read the sign, which agrees with the label of nearly every cell,
+# but not the size.
 #
 # ## Know when not to believe a number
 #

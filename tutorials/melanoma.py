@@ -35,9 +35,9 @@ adata.obs.groupby("response", observed=True).agg(cells=("patient", "size"), pati
 # %% [markdown]
 # ## Score and test
 #
-# `sample_key` names the replicates. Most of the comparison lies between patients, so scratio compares patients with each
-# other. Some patients have lesions of both kinds. Such a patient takes part in the test with the kind of which it has
-# more cells, and a warning names the cells that are left out of the test. All cells are scored.
+# `sample_key` names the replicates. Most of the comparison lies between patients, so scratio compares patients with
+# each other. Some patients have lesions of both kinds. Such a patient takes part in the test with the kind of which it
+# has more cells, and a warning names the cells that are left out of the test. All cells are scored.
 
 # %%
 scratio.tl.differential_abundance(

@@ -11,6 +11,7 @@ from anndata import AnnData
 from pandas.api.types import is_bool_dtype, is_list_like
 
 from scratio._check import check_anndata
+from scratio._modality import takes_modality
 from scratio.model import ScRatio
 from scratio.stats import is_supported
 from scratio.tl._cross_fit import FitSettings, fit_model, means_by_side, of_own, score, with_columns
@@ -31,6 +32,7 @@ from scratio.tl._write import begin, check_key_added, finish, record
 RESULTS, TESTED = ("log_ratio", "std", "typicality", "support"), ("effect", "effect_std", "pvalue", "qvalue")
 
 
+@takes_modality
 def differential_abundance(
     adata: AnnData,
     *,
