@@ -543,8 +543,8 @@ def test_a_few_far_cells_do_not_squeeze_the_violins_and_are_counted():
     assert -7.0 < low < high < 7.0
     assert [label.get_text() for label in ax.get_yticklabels()] in (["a (500)", "b (500)"], ["b (500)", "a (500)"])
 
-
-XX
+    left, right = "\N{BLACK LEFT-POINTING TRIANGLE} 3", "1 \N{BLACK RIGHT-POINTING TRIANGLE}"
+    assert {text.get_text() for text in ax.texts} == {left, right}
 
 
 def test_violins_are_drawn_in_the_order_and_the_colours_that_are_given(adata):
