@@ -44,7 +44,7 @@ def add_types(app: Sphinx, what: str, name: str, obj: object, options: object, l
             names = lines[row].split(", ")
             types = dict.fromkeys(restify(hints[n], mode="smart") for n in names if n in hints)
             if types:
-                lines[row] += " : " + " or ".join(types)
+                lines[row] += " : " + ", ".join(types)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
