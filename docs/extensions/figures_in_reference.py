@@ -1,4 +1,4 @@
-"""Sphinx extension: the figure of a function in the API reference, where there is one.
+"""Sphinx extension: the figure of a function in the API reference, where there is one, and a gallery of them.
 
 ``docs/make_figures.py`` draws images/api/<room>.<function>.png.
 """
@@ -9,7 +9,8 @@ from pathlib import Path
 
 from sphinx.application import Sphinx
 
-FOLDER = Path(__file__).parents[1] / "images" / "api"
+DOCS = Path(__file__).parents[1]
+FOLDER = DOCS / "images" / "api"
 SAME = {
     "tl.batch_effect": "pl.batch_effect",
     "tl.combination_effect": "pl.combination_effect",
@@ -37,7 +38,20 @@ def add_figure(app: Sphinx, what: str, name: str, obj: object, options: object, 
     lines[below:below] = ["", *figure, ""]
 
 
+def write_gallery(app: Sphinx) -> None:
+    """Write a card for each figure of a plot, which api/pl.md includes."""
+    lines = ["::::{grid} 2 3 3 4", ":gutter: 2", ""]
+    for figure in sorted(FOLDER.glob("pl.*.png")):
+        name = figure.stem
+        options = [f":img-top: /images/api/{name}.png", f":img-alt: What {name} draws", ":text-align: center"]
+        lines += [f":::{{grid-item-card}} {name}", f":link: scratio.{name}", ":link-type: any", *options, ":::", ""]
+    target = DOCS / "api" / "generated" / "gallery.md"
+    target.parent.mkdir(exist_ok=True)
+    target.write_text("\n".join([*lines, "::::", ""]), encoding="utf-8")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect after numpydoc, so that the lines are reStructuredText."""
+    app.connect("builder-inited", write_gallery, priority=100)
     app.connect("autodoc-process-docstring", add_figure, priority=600)
     return {"parallel_read_safe": True}

@@ -13,7 +13,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageChops
 from sphinx.application import Sphinx
 
 DOCS = Path(__file__).parents[1]
@@ -84,6 +84,7 @@ def thumbnail(notebook: Path, card: Card) -> Image.Image | None:
     image = Image.open(io.BytesIO(base64.b64decode(images[card.image]))).convert("RGB")
     left, right = (round(image.width * share) for share in card.part)
     image = image.crop((left, 0, right, image.height))
+    image = image.crop(ImageChops.difference(image, Image.new("RGB", image.size, "white")).getbbox())
     return image.resize((WIDTH, round(WIDTH * image.height / image.width)), Image.Resampling.LANCZOS)
 
 
