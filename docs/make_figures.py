@@ -126,12 +126,16 @@ def draw_driver_genes() -> plt.Axes:
     scratio.model.ScRatio.setup_anndata(adata, obsm_key="X_pca", condition_keys=["condition", "patient_id"])
     model = scratio.model.ScRatio(adata)
     model.train(progress_bar=False)
+    # The components came without loadings: regress the genes on them.
+    x = adata.obsm["X_pca"] - adata.obsm["X_pca"].mean(0)
+    genes = np.asarray(adata.X.todense() if hasattr(adata.X, "todense") else adata.X, dtype=float)
     own = {"patient_id": scratio.OWN}
     scratio.tl.driver_genes(
         adata,
         model,
         numerator={"condition": "panobinostat", **own},
         denominator={"condition": "ctrl", **own},
+        decoder=np.linalg.lstsq(x, genes - genes.mean(0), rcond=None)[0].T,
     )
     return scratio.pl.driver_genes(adata, n_genes=15)
 

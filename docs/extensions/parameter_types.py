@@ -1,12 +1,13 @@
-"""Sphinx extension: the type of every parameter, taken from the signature and linked.
+"""Sphinx extension: the types of parameters and of what is returned, taken from the signature and linked.
 
-Docstrings name no types, because the signature has them. Numpydoc shows only what the docstring says, so each line of
-the section "Parameters" gets its type here, before numpydoc reads it.
+Docstrings name no types, because the signature has them. Numpydoc shows only what the docstring says, so the sections
+"Parameters" and "Returns" get their types here, before numpydoc reads them.
 """
 
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 import typing
 
@@ -35,16 +36,34 @@ def hints_of(obj: object) -> dict[str, object]:
         return {}
 
 
-def add_types(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+def add_parameter_types(lines: list[str], hints: dict[str, object]) -> None:
     """Write the types behind the names of the parameters."""
-    rows = section(lines, "Parameters")
-    hints = hints_of(obj) if rows else {}
-    for row in rows:
+    for row in section(lines, "Parameters"):
         if NAMES.match(lines[row]):
             names = lines[row].split(", ")
-            types = dict.fromkeys(restify(hints[n], mode="smart") for n in names if n in hints)
+            types = dict.fromkeys(restify(hints[name], mode="smart") for name in names if name in hints)
             if types:
                 lines[row] += " : " + ", ".join(types)
+
+
+def add_return_type(lines: list[str], hints: dict[str, object]) -> None:
+    """Write the type above a first paragraph that describes what is returned; numpydoc would take it for the type."""
+    rows = section(lines, "Returns")
+    paragraph = list(itertools.takewhile(lambda row: re.match(r"[^\s`]", lines[row]), rows))
+    below = lines[paragraph[-1] + 1] if paragraph and paragraph[-1] + 1 < len(lines) else ""
+    if not paragraph or below.startswith(" ") or "return" not in hints:
+        return
+    for row in paragraph:
+        lines[row] = f"    {lines[row]}"
+    lines.insert(paragraph[0], restify(hints["return"], mode="smart"))
+
+
+def add_types(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Write the types into a docstring."""
+    if section(lines, "Parameters") or section(lines, "Returns"):
+        hints = hints_of(obj)
+        add_parameter_types(lines, hints)
+        add_return_type(lines, hints)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
