@@ -43,7 +43,7 @@ def write_gallery(app: Sphinx) -> None:
     lines = ["::::{grid} 2 3 3 4", ":gutter: 2", ""]
     for figure in sorted(FOLDER.glob("pl.*.png")):
         name = figure.stem
-        options = [f":img-top: /images/api/{name}.png", f":img-alt: What {name} draws", ":text-align: center"]
+        options = [f":img-top: /images/api/{name}.png", f":img-alt: What {name} draws", ":class-title: gallery"]
         lines += [f":::{{grid-item-card}} {name}", f":link: scratio.{name}", ":link-type: any", *options, ":::", ""]
     target = DOCS / "api" / "generated" / "gallery.md"
     target.parent.mkdir(exist_ok=True)
