@@ -30,7 +30,7 @@ from sklearn.cluster import KMeans
 import scratio
 
 IMAGES = Path(__file__).parent / "images"
-DPI, COLOURS, MAX_BYTES = 100, 160, 80_000
+DPI, COLOURS, MAX_BYTES = 100, 200, 80_000
 QUIET = {"progress_bar": False}
 
 
@@ -130,6 +130,36 @@ def dose() -> AnnData:
     return adata
 
 
+@functools.cache
+def monocytes() -> AnnData:
+    """Control monocytes moved to where they would lie after interferon beta."""
+    adata = kang()[kang().obs["cell_type"] == "CD14+ Monocytes"].copy()
+    scratio.model.ScRatio.setup_anndata(adata, obsm_key="X_pca", condition_keys=["condition"])
+    model = scratio.model.ScRatio(adata)
+    model.train(progress_bar=False)
+    scratio.tl.translate(adata, model, source={"condition": "ctrl"}, target={"condition": "stim"})
+    return adata
+
+
+@functools.cache
+def tissue() -> AnnData:
+    """A made-up slide: two layers of tissue around a core, which is larger in the treated animal."""
+    rng = np.random.default_rng(0)
+    n_cells = 3000
+    treated = np.arange(n_cells) % 2 == 0
+    radius, angle = np.sqrt(rng.uniform(size=n_cells)), rng.uniform(0.0, 2.0 * np.pi, n_cells)
+    core = radius < np.where(treated, 0.6, 0.35)
+    states = rng.normal(size=(n_cells, 6))
+    states[:, 0] += 4.0 * core
+    states[:, 1] += 4.0 * (radius > 0.8)
+    adata = AnnData(obsm={"X_pca": states, "spatial": np.c_[radius * np.cos(angle), radius * np.sin(angle)] * 1000.0})
+    adata.obs["animal"] = np.where(treated, "treated", "control")
+    scratio.tl.differential_abundance(
+        adata, condition_key="animal", treatment="treated", reference="control", effort="quick"
+    )
+    return adata[treated].copy()
+
+
 def draw_driver_genes() -> plt.Axes:
     """Genes along which the log ratio of the drug grows."""
     adata = glioblastoma()
@@ -202,6 +232,8 @@ FIGURES: dict[str, Callable[[], plt.Axes]] = {
     "api/pl.neighborhoods": lambda: scratio.pl.neighborhoods(melanoma(), basis="X_tsne"),
     "api/pl.regions": lambda: scratio.pl.regions(melanoma(), basis="X_tsne"),
     "api/pl.samples": lambda: scratio.pl.samples(melanoma()),
+    "api/pl.spatial": lambda: scratio.pl.spatial(tissue()),
+    "api/pl.translate": lambda: scratio.pl.translate(monocytes()),
     "api/pl.treatment_response": lambda: scratio.pl.treatment_response(glioblastoma()),
     "api/pl.violin": lambda: scratio.pl.violin(planted(), groupby="bulk_labels"),
     "api/pl.volcano": lambda: scratio.pl.volcano(melanoma()),
@@ -213,7 +245,7 @@ def save(figure: plt.Figure, path: Path) -> int:
     """Write a small image with a palette, and return its size in bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, facecolor="white")
-    image = Image.open(buffer).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    image = Image.open(buffer).convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path, optimize=True)
     return path.stat().st_size
@@ -233,6 +265,9 @@ def main() -> None:
     if unknown:
         parser.error(f"no figure of the name {unknown}; there are {list(by_name)}")
     for name in arguments.names or by_name:
+        if name.startswith("pl.") and not hasattr(scratio.pl, name.removeprefix("pl.")):
+            print(f"{name}: scratio has no such plot", flush=True)
+            continue
         axes = FIGURES[by_name[name]]()
         size = save(axes.get_figure(), IMAGES / f"{by_name[name]}.png")
         plt.close("all")
