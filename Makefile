@@ -160,4 +160,4 @@ dist:
 	.venv-wheel/bin/python -I demo/run.py
 
 clean:
-	rm -rf $(VENV) .venv-* build dist docs/_build docs/tutorials
+	rm -rf $(VENV) .venv-* build dist docs/_build docs/api/generated docs/tutorials
