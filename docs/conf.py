@@ -35,6 +35,7 @@ extensions = [
     "sphinx_design",
     "sphinxcontrib.bibtex",
     # In docs/extensions:
+    "citation_labels",
     "figures_in_reference",
     "listed_inventories",
     "parameter_types",
@@ -67,6 +68,7 @@ python_maximum_signature_line_length = 88
 numpydoc_show_class_members = False
 
 bibtex_bibfiles = ["references.bib"]
+bibtex_default_style = "author_year_labels"
 bibtex_reference_style = "author_year"
 
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
