@@ -31,10 +31,11 @@ MAY_IMPORT = {
     "io": {"helpers"},
     "peers": {"stats", "module", "estimators", "paths", "helpers"},
     "tl": {"model", "scoring", "conditions", "stats", "datasets", "peers", "helpers"},
-    "pl": {"model", "helpers"},
+    "get": {"helpers"},
+    "pl": {"get", "model", "helpers"},
     "cli": {"model", "tl", "pl", "io", "datasets", "helpers"},
     "helpers": {"helpers"},
-    "": {"model", "tl", "pl", "io", "datasets", "peers", "helpers", "cli"},
+    "": {"get", "model", "tl", "pl", "io", "datasets", "peers", "helpers", "cli"},
 }
 """What each part may import of scratio, beside itself. "helpers" are the modules _*.py at the top, "" is __init__."""
 
@@ -53,6 +54,7 @@ FORBIDDEN |= {
     "model": {"scanpy", "matplotlib", "seaborn"},
     "fdrl": {"scanpy", "matplotlib", "seaborn"},
     "tl": {"torch", "lightning", "scvi", "matplotlib", "seaborn"},
+    "get": {"torch", "lightning", "scvi", "scanpy", "matplotlib", "seaborn"},
     "pl": {"torch", "lightning", "scvi", "sklearn", "scipy"},
     "datasets": {"torch", "lightning", "scvi", "matplotlib"},
     "io": {"torch", "lightning", "scvi", "scanpy", "matplotlib"},
@@ -119,6 +121,7 @@ def test_the_rules_are_about_files_that_exist():
         "model",
         "fdrl",
         "tl",
+        "get",
         "pl",
         "datasets",
     } <= parts
@@ -231,7 +234,7 @@ def test_the_other_model_is_found_beside_the_first_whichever_is_imported_before(
 
 
 def test_the_public_names():
-    assert {"OWN", "__version__", "datasets", "model", "pl", "tl"} <= set(scratio.__all__)
+    assert {"OWN", "__version__", "datasets", "get", "model", "pl", "tl"} <= set(scratio.__all__)
     assert {"differential_abundance", "log_ratio"} <= set(scratio.tl.__all__)
     assert {"embedding", "history", "violin"} <= set(scratio.pl.__all__)
     assert {"OWN", "ScRatio"} <= set(scratio.model.__all__)
@@ -253,7 +256,9 @@ def functions(module) -> list:
     return [getattr(module, name) for name in module.__all__ if inspect.isfunction(getattr(module, name))]
 
 
-TOOLS, PLOTS, DATASETS = (functions(module) for module in (scratio.tl, scratio.pl, scratio.datasets))
+TOOLS, PLOTS, GETTERS, DATASETS = (
+    functions(module) for module in (scratio.tl, scratio.pl, scratio.get, scratio.datasets)
+)
 METHODS = [
     value
     for name, value in inspect.getmembers(scratio.model.ScRatio, inspect.isroutine)
@@ -261,12 +266,13 @@ METHODS = [
 ]
 
 
-@pytest.mark.parametrize("function", TOOLS + PLOTS, ids=lambda f: f"{f.__module__}.{f.__name__}")
+@pytest.mark.parametrize("function", TOOLS + PLOTS + GETTERS, ids=lambda f: f"{f.__module__}.{f.__name__}")
 def test_tools_and_plots_take_adata_first_and_the_rest_by_name(function):
     parameters = list(inspect.signature(function).parameters.values())
     assert parameters[0].name == "adata"
     rest = parameters[1:]
-    if function.__module__.startswith("scratio.tl") and rest[0].name == "model":
+    # The model of a contrast, and what a plot groups by or shows, may stand second.
+    if rest[0].name in ({"groupby", "region"} if function.__module__.startswith("scratio.pl") else {"model"}):
         rest = rest[1:]
     by_name = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
     assert all(parameter.kind in by_name for parameter in rest)
@@ -309,7 +315,7 @@ def check_documentation(function) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("function", TOOLS + PLOTS + DATASETS, ids=lambda f: f"{f.__module__}.{f.__name__}")
+@pytest.mark.parametrize("function", TOOLS + PLOTS + GETTERS + DATASETS, ids=lambda f: f"{f.__module__}.{f.__name__}")
 def test_public_functions_have_every_section(function):
     found = check_documentation(function)
     assert {"Parameters", "Examples"} <= found.keys()

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 
 import anndata
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from anndata import AnnData
 from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.colors import Normalize, to_hex, to_rgba
 
 import scratio
+from scratio.pl._base import DIVERGING, UNSUPPORTED
 
-GREY = "#d0d0d0"
+GREY = UNSUPPORTED
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +79,7 @@ def test_embedding_shows_supported_cells_in_the_colour_of_their_log_ratio(adata)
     assert sorted(rows) == list(range(40))
     values, supported = adata.obs["da_log_ratio"].to_numpy()[rows], adata.obs["da_support"].to_numpy()[rows]
     limit = np.quantile(np.abs(values[supported]), 0.99)
-    expected = plt.get_cmap("RdBu_r")(0.5 + 0.5 * np.clip(values / limit, -1.0, 1.0))
+    expected = DIVERGING(0.5 + 0.5 * np.clip(values / limit, -1.0, 1.0))
     np.testing.assert_allclose(colours[supported], expected[supported], atol=0.02)
 
 
@@ -218,10 +221,10 @@ def violins(ax) -> list[PolyCollection]:
 
 def test_violin_orders_the_groups_by_their_median(adata):
     ax = scratio.pl.violin(adata, groupby="group")
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["up", "none", "down"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["up (16)", "none (8)", "down (8)"]
     adata.obs["da_log_ratio"] *= -1
     ax = scratio.pl.violin(adata, groupby="group")
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["down", "none", "up"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["down (8)", "none (8)", "up (16)"]
 
 
 def test_violin_spans_the_values_of_each_group_and_marks_their_quartiles(adata):
@@ -242,7 +245,7 @@ def test_violin_is_coloured_by_the_median(adata):
     limit = np.quantile(supported["da_log_ratio"].abs(), 0.99)
     for drawn, group in zip(violins(ax), ["up", "none", "down"], strict=True):
         median = supported["da_log_ratio"][supported["group"] == group].median()
-        expected = plt.get_cmap("RdBu_r")(Normalize(-limit, limit)(median))
+        expected = DIVERGING(Normalize(-limit, limit)(median))
         np.testing.assert_allclose(drawn.get_facecolor()[0], expected, atol=1e-6)
 
 
@@ -259,7 +262,7 @@ def test_violin_leaves_out_unsupported_cells_unless_told_otherwise(adata):
 def test_violin_leaves_out_cells_without_a_value(adata):
     adata.obs.loc[adata.obs["group"] == "down", "da_log_ratio"] = np.nan
     ax = scratio.pl.violin(adata, groupby="group")
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["up", "none"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["up (16)", "none (8)"]
 
 
 def test_violin_marks_zero(adata):
@@ -273,7 +276,10 @@ def test_violin_marks_zero(adata):
 
 def test_history_shows_the_mean_over_the_networks_and_their_range(adata):
     ax = scratio.pl.history(adata)
-    assert [line.get_label() for line in ax.lines] == ["train loss", "validation loss"]
+    assert [line.get_label() for line in ax.lines] == [
+        "training cells, all noise levels",
+        "held-out cells, without noise",
+    ]
     for line, mean in zip(ax.lines, ([4.0, 2.25, 1.0], [5.0, 3.0, 3.0]), strict=True):
         np.testing.assert_array_equal(line.get_xdata(), [10, 20, 30])
         np.testing.assert_allclose(line.get_ydata(), mean)
@@ -347,3 +353,260 @@ def test_a_missing_key_is_named_and_leaves_no_figure(adata, call, named):
     with pytest.raises(KeyError, match=named):
         call(adata)
     assert plt.get_fignums() == []
+
+
+# --- what users pass through ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def analysed() -> AnnData:
+    """Cells with a small result of every analysis that has a plot."""
+    quick = {"max_steps": 20, "progress_bar": False}
+    made = scratio.datasets.gaussians(n_cells=300, n_dims=2, random_state=0)
+    genes = pd.DataFrame(index=["g1", "g2", "g3"])
+    cells = AnnData(np.zeros((300, 3)), obs=made.obs, var=genes, obsm={"X_pca": made.obsm["X_pca"]})
+    cells.obsm["X_umap"] = cells.obsm["X_pca"]
+    cells.obs["drug"] = np.array(["none", "a", "b", "a+b"])[np.arange(300) % 4]
+    cells.obs["donor"] = np.where(np.arange(300) % 3, "d1", "d2")
+    cells.obs["dose"] = np.arange(300) % 7
+    question = {"condition_key": "condition", "treatment": "treated", "reference": "control"}
+    scratio.tl.differential_abundance(cells, **question, train_kwargs=quick)
+    scratio.tl.batch_effect(cells, batch_key="donor", train_kwargs=quick)
+    scratio.tl.combination_effect(cells, condition_keys="drug", combination="a+b", reference="none", train_kwargs=quick)
+    scratio.tl.treatment_response(
+        cells, treatment_key="condition", donor_key="donor", reference="control", train_kwargs=quick
+    )
+    scratio.tl.compare_methods(cells, **question, methods=["qda", "knn"])
+    scratio.model.ScRatio.setup_anndata(cells, condition_keys=[], continuous_keys=["dose"])
+    model = scratio.model.ScRatio(cells)
+    model.train(max_steps=20, progress_bar=False)
+    scratio.tl.covariate_curve(cells, model, covariate_key="dose", reference=0.0, values=[1.0, 5.0])
+    loadings = np.array([[1.0, 0.0], [0.5, 0.5], [0.0, -1.0]])
+    ends = {"numerator": {"dose": 5.0}, "denominator": {"dose": 0.0}}
+    scratio.tl.driver_genes(cells, model, **ends, decoder=loadings)
+    return cells
+
+
+ALL_PLOTS = {
+    "embedding": {},
+    "violin": {"groupby": "donor"},
+    "history": {},
+    "calibration": {},
+    "batch_effect": {},
+    "combination_effect": {},
+    "treatment_response": {},
+    "compare_methods": {},
+    "covariate_curve": {},
+    "driver_genes": {},
+}
+PASSED = {
+    "cmap": "PiYG",
+    "color_map": "PiYG",
+    "vmin": -3.0,
+    "vmax": "p99",
+    "vcenter": 0.0,
+    "norm": Normalize(-1, 1),
+    "color": "k",
+    "palette": "Set2",
+    "order": ["d1", "d2"],
+    "linewidth": 2.0,
+    "lw": 2.0,
+    "size": 20.0,
+    "save": "figure.png",
+    "x": "value",
+    "hue": "donor",
+    "nonsense": 1,
+}
+
+
+@pytest.mark.parametrize("argument", PASSED)
+@pytest.mark.parametrize("name", ALL_PLOTS)
+def test_an_argument_is_used_or_refused_by_name(name, argument, analysed):
+    plot = getattr(scratio.pl, name)
+    try:
+        plot(analysed, **ALL_PLOTS[name], **{argument: PASSED[argument]})
+    except TypeError as error:
+        # Python's own words where a plot passes nothing on.
+        assert f"{argument!r}" in str(error) or f"{argument}=" in str(error)
+        assert "multiple values" not in str(error)
+        assert plt.get_fignums() == []
+    else:
+        assert argument not in {"save", "nonsense", "x", "hue"}
+
+
+@pytest.mark.parametrize("name", ALL_PLOTS)
+def test_a_title_is_drawn_and_the_figure_returned_if_asked_for(name, analysed):
+    ax = getattr(scratio.pl, name)(analysed, **ALL_PLOTS[name], title="What it shows")
+    assert ax.get_title() == "What it shows"
+    figure = getattr(scratio.pl, name)(analysed, **ALL_PLOTS[name], return_fig=True)
+    assert figure is plt.gcf() and len(plt.get_fignums()) == 2
+
+
+@pytest.mark.parametrize("name", ALL_PLOTS)
+def test_a_notebook_prints_nothing_below_a_figure(name, analysed):
+    ax = getattr(scratio.pl, name)(analysed, **ALL_PLOTS[name])
+    assert ax._ipython_display_() is None
+    assert pickle.loads(pickle.dumps(ax.figure)).axes
+
+
+def lab(colour: str) -> np.ndarray:
+    """CIELAB coordinates of an sRGB colour (D65)."""
+    rgb = np.array(to_rgba(colour)[:3])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ linear
+    f = np.cbrt(xyz / [0.9505, 1.0, 1.089])
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+def test_grey_cells_are_told_from_cells_without_a_difference_and_both_from_the_page():
+    grey, middle, page = lab(GREY), lab(to_hex(DIVERGING(0.5))), lab("white")
+    # Two colours are told apart at a glance from a distance of about 10 on.
+    assert np.linalg.norm(grey - middle) > 15
+    assert np.linalg.norm(middle - page) > 10
+    nearest = min(np.linalg.norm(grey - lab(to_hex(DIVERGING(place)))) for place in np.linspace(0, 1, 101))
+    assert nearest > 15
+
+
+# --- limits --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("outlier", "extend"), [(18.0, "max"), (-18.0, "min"), (None, "neither")])
+def test_a_few_cells_do_not_wash_out_the_rest_and_an_arrow_says_that_they_are_there(outlier, extend):
+    rng = np.random.default_rng(0)
+    cells = AnnData(obsm={"X_umap": rng.normal(size=(1_000, 2))})
+    values = rng.uniform(-2.0, 2.0, size=1_000)
+    if outlier is None:
+        values[:20] = 2.0
+        values[20:40] = -2.0
+    else:
+        values[:5] = outlier
+    cells.obs["da_log_ratio"] = values
+    bar = points(scratio.pl.embedding(cells))[-1].colorbar
+    assert bar.norm.vmax == -bar.norm.vmin == pytest.approx(2.0, abs=0.05)
+    assert bar.extend == extend if outlier is None else bar.extend in {extend, "both"}
+
+
+def test_limits_are_numbers_or_percentiles(adata):
+    adata.obs["da_support"] = True
+    values = adata.obs["da_log_ratio"].to_numpy()
+    norm = points(scratio.pl.embedding(adata, vmin="p10", vmax="p90"))[-1].norm
+    assert (norm.vmin, norm.vmax) == pytest.approx((np.percentile(values, 10), np.percentile(values, 90)))
+    assert norm(0.0) == 0.5
+    assert points(scratio.pl.embedding(adata, vmin=-3))[-1].norm.vmax == 3.0
+    for wrong in ({"vmax": "99"}, {"vmax": "p200"}, {"vmin": 1.0}, {"vmax": -1.0}):
+        with pytest.raises(ValueError, match="vmin|vmax"):
+            scratio.pl.embedding(adata, **wrong)
+
+
+def test_several_groups_are_panels_on_one_scale(adata):
+    tables = {"a": np.linspace(-1, 1, 40), "b": np.linspace(-5, 5, 40)}
+    adata.obsm["da_log_ratio"] = pd.DataFrame(tables, index=adata.obs_names)
+    axes = scratio.pl.embedding(adata, group=["a", "b"], basis="umap")
+    assert [ax.get_title() for ax in axes] == ["da: a", "da: b"]
+    norms = [points(ax)[-1].norm for ax in axes]
+    assert {norm.vmax for norm in norms} == {norms[0].vmax}
+    assert axes._ipython_display_() is None
+    assert len(axes[0].figure.axes) == 3
+    with pytest.raises(ValueError, match="names 2"):
+        scratio.pl.embedding(adata, group=["a", "b"], ax=axes[0])
+
+
+def test_axes_are_named_as_in_scanpy_and_groups_are_named_on_the_cells(adata):
+    ax = scratio.pl.embedding(adata, basis="umap", groupby="group")
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("UMAP1", "UMAP2")
+    written = {text.get_text(): text.get_position() for text in ax.texts}
+    for name in ("up", "none", "down"):
+        expected = np.median(adata.obsm["X_umap"][adata.obs["group"] == name], axis=0)
+        np.testing.assert_allclose(written[name], expected)
+    with pytest.raises(KeyError, match="cluster"):
+        scratio.pl.embedding(adata, groupby="cluster")
+
+
+def test_many_cells_are_stored_as_an_image(adata, monkeypatch):
+    assert not points(scratio.pl.embedding(adata))[-1].get_rasterized()
+    monkeypatch.setattr("scratio.pl._embedding.RASTERIZED", 40)
+    assert points(scratio.pl.embedding(adata))[-1].get_rasterized()
+
+
+def test_a_few_far_cells_do_not_squeeze_the_violins_and_are_counted():
+    rng = np.random.default_rng(0)
+    cells = AnnData(
+        obs=pd.DataFrame(
+            {"type": np.repeat(["a", "b"], 500), "da_log_ratio": rng.normal(size=1_000)},
+            [f"cell{i}" for i in range(1_000)],
+        )
+    )
+    cells.obs.iloc[[3, 4, 5], 1] = -65.0
+    cells.obs.iloc[700, 1] = 40.0
+    ax = scratio.pl.violin(cells, groupby="type")
+    low, high = ax.get_xlim()
+    assert -7.0 < low < high < 7.0
+    assert [label.get_text() for label in ax.get_yticklabels()] in (["a (500)", "b (500)"], ["b (500)", "a (500)"])
+
+    left, right = "\N{BLACK LEFT-POINTING TRIANGLE} 3", "1 \N{BLACK RIGHT-POINTING TRIANGLE}"
+    assert {text.get_text() for text in ax.texts} == {left, right}
+
+
+def test_violins_are_drawn_in_the_order_and_the_colours_that_are_given(adata):
+    colours = {"down": "#112233", "up": "#445566"}
+    ax = scratio.pl.violin(adata, "group", order=["down", "up"], palette=colours, saturation=1.0)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["down (8)", "up (16)"]
+    assert [to_hex(v.get_facecolor()[0]) for v in violins(ax)] == ["#112233", "#445566"]
+    with pytest.raises(ValueError, match="'other'.*'up'"):
+        scratio.pl.violin(adata, "group", order=["other"])
+
+
+def test_history_marks_the_steps_that_were_kept(adata):
+    adata.uns["da"]["training"] = {"best_step": np.array([20, 30, 20])}
+    kept = scratio.pl.history(adata).lines[2]
+    assert list(kept.get_xdata()) == [20, 30, 20]
+    assert kept.get_marker() == "^" and kept.get_linestyle() == "None"
+    adata.uns["da"]["history"] = {"step": np.array([]), "train_loss": np.zeros((0, 2))}
+    with pytest.raises(KeyError, match="quick"):
+        scratio.pl.history(adata)
+
+
+# --- spatial -------------------------------------------------------------------------------------------------------
+
+
+def on_a_tissue(adata: AnnData) -> AnnData:
+    """The cells on a section of 100 by 200 pixels, whose image is half as large."""
+    adata.obsm["spatial"] = np.random.default_rng(1).uniform([10, 20], [90, 180], size=(40, 2))
+    factors = {"tissue_hires_scalef": 0.5, "spot_diameter_fullres": 8.0}
+    adata.uns["spatial"] = {"one": {"images": {"hires": np.ones((100, 50, 3))}, "scalefactors": factors}}
+    return adata
+
+
+def test_cells_lie_on_their_place_of_the_image_with_y_pointing_down(adata, unchanged):
+    on_a_tissue(adata)
+    with unchanged(adata):
+        ax = scratio.pl.spatial(adata)
+    rows, colours = drawn(ax, adata.obsm["spatial"] * 0.5)
+    assert sorted(rows) == list(range(40))
+    assert ax.get_aspect() == 1.0 and ax.yaxis_inverted() and len(ax.images) == 1
+    is_grey = np.array([to_hex(colour) == GREY for colour in colours])
+    assert set(rows[is_grey]) == set(np.flatnonzero(~adata.obs["da_support"]))
+    up = rows[~is_grey][adata.obs["da_log_ratio"].iloc[rows[~is_grey]] > 1.0]
+    assert all(colours[rows.tolist().index(row)][0] > colours[rows.tolist().index(row)][2] for row in up)
+
+
+def test_without_an_image_the_cells_are_drawn_alone(adata):
+    on_a_tissue(adata)
+    del adata.uns["spatial"]
+    ax = scratio.pl.spatial(adata, s=np.arange(1.0, 41.0))
+    rows, _ = drawn(ax, adata.obsm["spatial"])
+    assert len(ax.images) == 0 and ax.yaxis_inverted()
+    sizes = np.concatenate([np.broadcast_to(cloud.get_sizes(), len(cloud.get_offsets())) for cloud in points(ax)])
+    np.testing.assert_array_equal(sizes, rows + 1.0)
+
+
+def test_one_of_several_images_has_to_be_named(adata):
+    on_a_tissue(adata)
+    adata.uns["spatial"]["two"] = {"images": {}, "scalefactors": {}}
+    with pytest.raises(ValueError, match="library_id.*'one', 'two'"):
+        scratio.pl.spatial(adata)
+    with pytest.raises(KeyError, match="'three'.*'one', 'two'"):
+        scratio.pl.spatial(adata, library_id="three")
+    assert len(scratio.pl.spatial(adata, library_id="one").images) == 1
+    with pytest.raises(KeyError, match="no key 'tissue'"):
+        scratio.pl.spatial(adata, basis="tissue", library_id="one")

@@ -189,3 +189,52 @@ def test_mistakes_are_named(spoil, kwargs, error, message):
         scratio.tl.regions(adata, **kwargs)
     pd.testing.assert_frame_equal(adata.obs, before.obs)
     assert list(adata.uns.get("da", {})) == list(before.uns.get("da", {}))
+
+
+# --- names and samples ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("counts", "name", "share", "covered"),
+    [
+        ({"T": 70, "B": 10}, "T", 70 / 80, 70 / 80),
+        ({"T": 44, "B": 36}, "B + T", 1.0, 1.0),
+        ({"T": 36, "B": 19, "NK": 18, "DC": 7}, "T (45%)", 36 / 80, 36 / 46),
+        ({"a": 16, "b": 16, "c": 16, "d": 16, "e": 16}, "mixed", 16 / 80, 1.0),
+        ({"T": 20, "B": 60}, "B + T", 1.0, 80 / 90),
+    ],
+)
+def test_a_region_is_named_by_every_label_that_holds_a_quarter_of_it(counts, name, share, covered):
+    adata = judged()
+    labels = np.repeat(list(counts), list(counts.values()))
+    # Ten cells of "T" lie elsewhere.
+    elsewhere = np.r_[np.full(10, "T"), np.full(70, "other")] if "T" in counts and covered < 1.0 else ["other"] * 80
+    adata.obs["type"] = np.r_[["x"] * 160, labels, elsewhere, ["other"] * 80]
+    scratio.tl.regions(adata, annotation_key="type", max_qvalue=0.02)
+    row = table_of(adata).loc[name]
+    assert row["annotation_share"] == pytest.approx(share)
+    assert row["annotation_covered"] == pytest.approx(covered)
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_the_cells_of_every_sample_in_a_region_are_counted(paired):
+    adata = judged(paired=paired)
+    adata = adata[np.random.default_rng(2).uniform(size=adata.n_obs) < 0.7].copy()
+    samples = adata.obs.groupby(["donor", "group"]).size()
+    names = {"treatment": "case", "reference": "control"}
+    stored = adata.uns["da"]["samples"]
+    stored["n_cells"] = [
+        samples[donor, names[group]] for donor, group in zip(stored["donor"], stored["group"], strict=True)
+    ]
+    stored.loc[0, "left_out"] = "too few cells"
+    scratio.tl.regions(adata, annotation_key="type")
+    found = adata.uns["da"]["region_samples"]
+    assert list(found["region"].unique()) == list(table_of(adata).index)
+    assert len(found) == 3 * (len(stored) - 1)
+    for row in found.itertuples():
+        own = adata.obs[(adata.obs["donor"] == row.sample) & (adata.obs["group"] == names[row.group])]
+        assert (row.n_cells, row.n_inside) == (len(own), (own["da_region"] == row.region).sum())
+        assert row.share == row.n_inside / row.n_cells
+    scratio.tl.regions(adata, annotation_key="type", max_qvalue=1e-9)
+    empty = adata.uns["da"]["region_samples"]
+    assert len(empty) == 0 and dict(empty.dtypes) == dict(found.dtypes)

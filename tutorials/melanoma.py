@@ -11,14 +11,14 @@
 # ---
 
 # %% [markdown]
-# # Replicates and significance: who responds to checkpoint therapy?
+# # Test across patients: who responds to checkpoint therapy?
 #
 # Sade-Feldman et al. (2018) sequenced immune cells of melanoma patients under checkpoint therapy. Some patients
-# responded, some did not. Which immune cells do responders have more of?
+# responded, and some did not. Which immune cells do responders have more of?
 #
-# The trap in such data: 16,000 cells look like a lot of evidence, but they come from 32 patients, and patients differ
-# for many reasons. What holds for new patients can only be learnt across patients. scratio therefore tests across
-# samples, never across cells, and scores every cell with networks that saw no cell of its patient.
+# 16,000 cells look like a lot of evidence, but they come from 32 patients, and patients differ for many reasons. Only a
+# comparison of patients can say what holds for new patients. So scratio tests across samples, never across cells. It
+# also scores every cell with networks that have seen no cell of its patient.
 
 # %%
 # %matplotlib inline
@@ -35,51 +35,54 @@ adata.obs.groupby("response", observed=True).agg(cells=("patient", "size"), pati
 # %% [markdown]
 # ## Score and test
 #
-# `sample_key` names the replicates. Most of the comparison lies between patients, so patients are compared with each
-# other. Some have lesions of both kinds: each of them takes part with the kind of which it has more cells, and a
-# warning names what is left out of the test. All cells are still scored.
+# `sample_key` names the replicates. Most of the comparison lies between patients, so scratio compares patients with
+# each other. Some patients have lesions of both kinds. Such a patient takes part in the test with the kind of which it
+# has more cells, and a warning names the cells that are left out of the test. All cells are scored.
 
 # %%
 scratio.tl.differential_abundance(
-    adata,
-    condition_key="response",
-    treatment="responder",
-    reference="non-responder",
-    sample_key="patient",
-    train_kwargs={"progress_bar": False},
+    adata, condition_key="response", treatment="responder", reference="non-responder", sample_key="patient"
 )
 scratio.tl.summary(adata)
 
+# %% [markdown]
+# ## See what was tested
+#
+# scratio counts how many of a patient's cells lie near a neighbourhood of similar cells, given how many cells the
+# patient has in all. `da_effect` is the difference between responders and non-responders, in nats. A q-value of 0.1
+# says: if you call all cells up to this value, expect one in ten calls to be wrong.
+
 # %%
-fig, axes = plt.subplots(1, 3, figsize=(15, 4.5), layout="constrained")
-scratio.pl.embedding(adata, basis="X_tsne", title="log ratio (nats)", ax=axes[0])
-significant = (adata.obs["da_qvalue"] < 0.1).to_numpy()
-xy = adata.obsm["X_tsne"]
-axes[1].scatter(*xy[~significant].T, s=2, c="0.85", linewidths=0)
-axes[1].scatter(*xy[significant].T, s=2, c="#d55e00", linewidths=0)
-axes[1].set(title=f"q < 0.1: {significant.sum():,} cells", xticks=[], yticks=[])
-scratio.pl.calibration(adata, ax=axes[2], show=True)
+fig, axes = plt.subplots(1, 3, figsize=(16, 4.5), layout="constrained")
+scratio.pl.embedding(adata, basis="tsne", title="log ratio", ax=axes[0])
+scratio.pl.neighborhoods(adata, basis="tsne", title="effect of neighbourhoods", ax=axes[1])
+scratio.pl.volcano(adata, ax=axes[2])
 
 # %% [markdown]
-# A q-value of .1 says: of all cells called at this threshold, a tenth is expected to be called wrongly. It belongs to a
-# cell's neighbourhood of similar cells. What is compared between patients is how many of a patient's cells lie near it,
-# given how many the patient has in all. `da_effect` is that difference in nats.
+# ## Join neighbourhoods to regions
 #
-# ## Regions with names
-#
-# Significant neighbourhoods that touch and agree in sign are joined. Without cell types at hand they are numbered; with
-# `annotation_key` they take the name of the type that most of their cells have. `samples_agreeing` counts the patients
-# that show the difference themselves.
+# `tl.regions` joins significant neighbourhoods that touch and have one sign. Without cell types the regions are
+# numbered. With `annotation_key` they take names from the annotation. `samples_agreeing` counts the patients who show
+# the difference themselves.
 
 # %%
 scratio.tl.regions(adata)
-adata.uns["da"]["regions"].round(3)
+scratio.get.regions(adata).round(3)
+
+# %%
+largest = scratio.get.regions(adata)["region"].iloc[0]
+fig, axes = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
+scratio.pl.regions(adata, basis="tsne", ax=axes[0])
+scratio.pl.samples(adata, region=largest, ax=axes[1])
 
 # %% [markdown]
-# ## What a test that takes cells for replicates would have said
+# The right plot answers a question of every reviewer: does one patient carry this region? Each point is a patient, and
+# its height is the share of this patient's cells that lie in the region.
 #
-# The same comparison of two groups, cell by cell, with a test that counts cells: for a fair comparison on labels that
-# mean nothing, patients are dealt to two groups at random.
+# ## Believe the test, but not more than the test
+#
+# What would a test have said that takes cells for replicates? For a comparison on labels without meaning, we deal the
+# patients to two groups at random, and compare the groups with a test that counts cells.
 
 # %%
 from scipy.stats import fisher_exact
@@ -95,20 +98,18 @@ for _ in range(20):
     total = side.value_counts()
     p = [fisher_exact([[a, total[0] - a], [b, total[1] - b]]).pvalue for a, b in inside[[0, 1]].to_numpy()]
     rates.append(np.mean(np.array(p) < 0.05))
-print(
-    f"neighbourhoods with p < .05 where nothing differs, cells as replicates: {np.mean(rates):.0%} (5% would be right)"
-)
+print(f"Without any difference, {np.mean(rates):.0%} of the neighbourhoods have p < 0.05 if cells are replicates.")
 
 # %% [markdown]
-# That share is what "significant" would be worth with cells as replicates. How often scratio's own test is wrong
-# without an effect, and how often it is right with one, was measured on simulated cohorts: see the page of benchmarks.
+# 5% would be right. The page of benchmarks shows how often scratio's test is wrong without a difference, and how often
+# it is right with one.
 #
-# ## When not to believe it
+# ## Know when not to believe it
 #
-# - Fewer than three samples per group: scratio gives p-values but no q-values.
+# - With fewer than three samples per group there are p-values but no q-values.
 # - A variable that goes along with the response (the centre, the age, the time of the biopsy) explains a difference
-#   just as well. Hold a property of the patients fixed in the test with `covariates="~ age + C(centre)"`.
-#   `covariate_keys` holds labels of cells fixed in the log ratio too, if every group has cells of each label.
-# - One patient may carry a difference alone: `carried_by` in `adata.uns["da"]["neighborhoods"]` and the verdict name
-#   the patient.
-# - The verdict above says by how much standard errors had to be enlarged because patients differ.
+#   just as well. Hold a property of the patients fixed with `covariates="~ age + C(centre)"`. Hold a label of cells
+#   fixed in the log ratio with `covariate_keys`, if every group has cells of each label.
+# - One patient may carry a difference alone. `carried_by` in `scratio.get.neighborhoods(adata)` and the verdict name
+#   this patient.
+# - The verdict says by how much the standard errors were enlarged because patients differ.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from scratio._settings import settings
 
 if TYPE_CHECKING:
-    from scratio import datasets, io, model, peers, pl, tl
+    from scratio import datasets, get, io, model, peers, pl, tl
     from scratio.model import OWN, Rest
 
 __version__ = version("scratio")
@@ -17,7 +17,7 @@ __version__ = version("scratio")
 if "ipykernel" in sys.modules:
     import_module("scratio._progress").import_tqdm()
 
-__all__ = ["OWN", "Rest", "__version__", "datasets", "io", "model", "peers", "pl", "settings", "tl"]
+__all__ = ["OWN", "Rest", "__version__", "datasets", "get", "io", "model", "peers", "pl", "settings", "tl"]
 
 
 def __getattr__(name: str) -> Any:

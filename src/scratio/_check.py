@@ -13,7 +13,7 @@ from anndata.abc import CSCDataset, CSRDataset
 from scipy import sparse
 
 from scratio._blocks import slabs
-from scratio._constants import X
+from scratio._constants import RESULT_MARK, X
 
 
 def check_at_least(least: float, **values: float | None) -> None:
@@ -43,7 +43,8 @@ def check_anndata(adata: Any, *, copy: bool | None = None) -> None:
     if not isinstance(adata, AnnData):
         if isinstance(modalities := getattr(adata, "mod", None), Mapping):
             raise TypeError(
-                f"adata is a MuData; pass one of its modalities: {', '.join(f'mdata[{name!r}]' for name in modalities)}"
+                f"adata is a MuData; name one of its modalities, for example mod={next(iter(modalities), '')!r}, or "
+                f"pass it alone: {', '.join(f'mdata[{name!r}]' for name in modalities)}"
             )
         raise TypeError(f"adata must be an AnnData, got {type(adata).__name__}")
     if not isinstance(adata.obs, pd.DataFrame):
@@ -62,6 +63,11 @@ def check_anndata(adata: Any, *, copy: bool | None = None) -> None:
         raise ValueError(
             "copy=True cannot copy adata, because it is backed by a file. Leave copy out, or pass adata.to_memory()"
         )
+
+
+def is_result(value: Any) -> bool:
+    """Whether an entry of ``uns`` is a result of scratio."""
+    return isinstance(value, Mapping) and RESULT_MARK in value
 
 
 def check_unique_names(adata: AnnData) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,20 +12,38 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from anndata import AnnData
+from matplotlib.artist import Artist, ArtistInspector
 from matplotlib.axes import Axes
+from matplotlib.cbook import normalize_kwargs
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
-from matplotlib.colors import Colormap, TwoSlopeNorm
+from matplotlib.colors import Colormap, LinearSegmentedColormap, TwoSlopeNorm
+from matplotlib.patheffects import withStroke
 from matplotlib.pyplot import get_cmap
 
 from scratio._check import category_of, check_anndata
 
-DIVERGING, SEQUENTIAL = "RdBu_r", "viridis"
-UNSUPPORTED = "#d0d0d0"
+# ColorBrewer's RdBu, which colour-blind readers can tell apart, with a middle that shows on a white page and is far
+# from grey: in white, cells without a difference would be invisible.
+DIVERGING = LinearSegmentedColormap.from_list(
+    "scratio",
+    [
+        "#053061", "#2166ac", "#4393c3", "#92c5de", "#d1e5f0", "#f2e8d5",
+        "#fddbc7", "#f4a582", "#d6604d", "#b2182b", "#67001f",
+    ],
+)  # fmt: skip
+SEQUENTIAL = "viridis"
+UNSUPPORTED = "#b4b4b4"
+HALO = [withStroke(linewidth=2.5, foreground="white")]
+"""White outline of names on cells."""
 LABEL = "log ratio (nats)"
 LIMIT_QUANTILE = 0.99
 LOWEST = 3.2
 """Height of a heat map in inches that the label of its colour bar needs."""
+
+
+HEAT_MAP_FIXED = ("data", "vmin", "vmax", "cmap", "center", "robust", "norm", "ax", "clim", "array")
+"""Arguments of seaborn's heat map that the plots set themselves."""
 
 
 def result_columns(adata: AnnData, key: str, group: str | None = None) -> tuple[pd.Series, pd.Series | None]:
@@ -76,14 +95,37 @@ def stored_result(adata: AnnData, key: str, table: str, tool: str) -> Mapping[st
     return adata.uns[key]
 
 
-def heat_map(matrix: pd.DataFrame, ax: Axes, *, label: str, signed: bool, limit: float | None = None, **kwargs) -> Axes:
-    """Matrix with its values; signed ones on a diverging scale centred at 0, what is missing in grey."""
-    limit = limit or float(np.nanmax(np.abs(matrix.to_numpy()))) or 1.0
+def heat_map(
+    matrix: pd.DataFrame,
+    ax: Axes,
+    *,
+    label: str,
+    signed: bool,
+    vmin: float | str | None = None,
+    vmax: float | str | None = None,
+    cmap: str | Colormap | None = None,
+    cbar_kws: Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> Axes:
+    """Draw a matrix with its values; signed ones on a diverging scale centred at 0, what is missing in grey.
+
+    The limits follow from the largest magnitude unless they are given, as numbers or as percentiles.
+    """
+    values = matrix.to_numpy(dtype=float)
+    finite = values[np.isfinite(values)]
+    largest = float(np.abs(finite).max()) if finite.any() else 1.0
+    bar: dict[str, Any] = {"label": label, **(cbar_kws or {})}
     if signed:
-        colours: dict[str, Any] = {"cmap": DIVERGING, "vmin": -limit, "vmax": limit}
+        scale = signed_scale(values, vmin=vmin, vmax=largest if vmin is None and vmax is None else vmax, cmap=cmap)
+        colours = {"cmap": scale.cmap, "norm": scale.norm}
+        bar["extend"] = scale.extend
     else:
-        colours = {"cmap": SEQUENTIAL, "vmin": 0.0, "vmax": limit}
-    bar = {"label": label, **kwargs.pop("cbar_kws", {})}
+        low, high = limit_of(vmin, "vmin", finite), limit_of(vmax, "vmax", finite)
+        colours = {
+            "cmap": cmap or SEQUENTIAL,
+            "vmin": 0.0 if low is None else low,
+            "vmax": largest if high is None else high,
+        }
     sns.heatmap(matrix, ax=ax, **{"annot": True, "linewidths": 0.5, "cbar_kws": bar, **colours, **kwargs})
     ax.set_facecolor(UNSUPPORTED)
     ax.tick_params(axis="y", rotation=0)
@@ -117,7 +159,7 @@ def signed_scale(
         Colour map.
     """
     finite = values[np.isfinite(values)]
-    low, high = _limit(vmin, "vmin", finite), _limit(vmax, "vmax", finite)
+    low, high = limit_of(vmin, "vmin", finite), limit_of(vmax, "vmax", finite)
     limit = symmetric_limit(finite)
     high = high if high is not None else limit if low is None else -low
     low = low if low is not None else -high
@@ -154,12 +196,15 @@ class SignedScale:
 
     def bar(self, ax: Any, label: str = LABEL, **kwargs: Any) -> Colorbar:
         """Draw the colour bar beside the axes, with an arrow where values lie beyond a limit."""
-        shown = ScalarMappable(self.norm, self.cmap)
+        is_one = not isinstance(ax, list) and ax.collections and ax.collections[-1].get_array() is not None
+        shown = ax.collections[-1] if is_one else ScalarMappable(self.norm, self.cmap)
         style = {"shrink": 0.7, "aspect": 25, "pad": 0.02, **kwargs}
-        return ax.get_figure().colorbar(shown, ax=ax, label=label, extend=self.extend, **style)
+        figure = (ax[0] if isinstance(ax, list) else ax).get_figure()
+        return figure.colorbar(shown, ax=ax, label=label, extend=self.extend, **style)
 
 
-def _limit(given: float | str | None, name: str, values: np.ndarray) -> float | None:
+def limit_of(given: float | str | None, name: str, values: np.ndarray) -> float | None:
+    """Limit of a colour scale that is given as a number or as a percentile, such as ``"p99"``."""
     if not isinstance(given, str):
         return given
     try:
@@ -171,12 +216,55 @@ def _limit(given: float | str | None, name: str, values: np.ndarray) -> float | 
     return float(np.percentile(values, share)) if len(values) else None
 
 
+def style_of(
+    plot: str,
+    target: Callable[..., Any],
+    given: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    *,
+    fixed: Collection[str] = (),
+    artist: type[Artist] | None = None,
+) -> dict[str, Any]:
+    """Arguments for the function that draws: the plot's defaults, and over them what the user passed.
+
+    Parameters
+    ----------
+    plot, target
+        Name of the plot, and the function that draws.
+    given, defaults
+        What the user passed for the function, and what the plot passes otherwise.
+    fixed
+        Arguments of the function that the plot needs for itself.
+    artist
+        What the function makes, if its further arguments are properties of that.
+
+    Raises
+    ------
+    TypeError
+        If the user passed something that the function does not take, or that the plot sets itself.
+    """
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    own = inspect.signature(target).parameters.values()
+    accepted = {parameter.name for parameter in own if parameter.kind in kinds} - {"self", "data", "ax", "show", "save"}
+    if artist is not None:
+        accepted |= set(ArtistInspector(artist).get_setters())
+        given = normalize_kwargs(dict(given), artist)
+    unknown = [name for name in given if name not in accepted - set(fixed)]
+    if unknown:
+        how = " To write a file, use the returned axes: ax.figure.savefig(...)." if "save" in unknown else ""
+        raise TypeError(
+            f"scratio.pl.{plot} does not take {unknown[0]!r}.{how} Beside its own arguments it takes those of "
+            f"{target.__module__.split('.')[0]}'s {target.__name__}: {', '.join(sorted(accepted - set(fixed)))}"
+        )
+    return {**defaults, **given}
+
+
 def new_axes(ax: Axes | None, figsize: tuple[float, float]) -> Axes:
     """The given axes, or those of a new figure."""
     return plt.subplots(figsize=figsize, layout="constrained")[1] if ax is None else ax
 
 
-def finish(ax: Any, show: bool | None, return_fig: bool | None = None) -> Any:
+def finish(drawn: Any, show: bool | None, return_fig: bool | None = None) -> Any:
     """Show the figure if asked to. Return the axes, or the figure if that was asked for.
 
     A notebook prints the last value of a cell. These axes print nothing there: the figure is what users want to see.
@@ -184,9 +272,18 @@ def finish(ax: Any, show: bool | None, return_fig: bool | None = None) -> Any:
     if show:
         plt.show()
     if return_fig:
-        return ax.get_figure()
-    ax._ipython_display_ = _nothing
-    return ax
+        return (drawn[0] if isinstance(drawn, list) else drawn).get_figure()
+    if isinstance(drawn, list):
+        return AxesList(drawn)
+    drawn._ipython_display_ = _nothing
+    return drawn
+
+
+class AxesList(list):
+    """Several axes, which a notebook does not print."""
+
+    def _ipython_display_(self) -> None:
+        _nothing()
 
 
 def _nothing() -> None:

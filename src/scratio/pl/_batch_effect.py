@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 import seaborn as sns
 from anndata import AnnData
 from matplotlib.axes import Axes
 
-from scratio.pl._base import finish, new_axes, stored_result
+from scratio._modality import takes_modality
+from scratio.pl._base import finish, new_axes, stored_result, style_of
 
 PALETTE = "colorblind"
 
 
+@takes_modality
 def batch_effect(
     adata: AnnData,
     *,
     key: str = "batch_effect",
     groupby: str | None = None,
+    title: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
-    **kwargs,
+    return_fig: bool | None = None,
+    **kwargs: Any,
 ) -> Axes:
     """Distribution of the batch effect before and after correction, with its medians.
 
@@ -31,10 +37,14 @@ def batch_effect(
         The result's ``key_added``.
     groupby
         Column of ``obs``, such as the label, to draw the distributions of separately.
+    title
+        Title.
     ax
         Axes to draw into.
     show
-        Whether to call ``matplotlib.pyplot.show``.
+        Whether to call ``matplotlib.pyplot.show``. A notebook shows the figure by itself.
+    return_fig
+        Whether to return the figure instead of the axes.
     **kwargs
         For :func:`seaborn.boxplot`.
 
@@ -76,11 +86,13 @@ def batch_effect(
         ]
     ).dropna()
     groups = sorted(table["group"].unique())
+    defaults = {"whis": (5, 95), "showfliers": False, "linewidth": 0.9, "width": 0.7, "palette": PALETTE}
+    fixed = ("x", "y", "hue", "hue_order", "order", "orient", "legend")
+    style = style_of("batch_effect", sns.boxplot, kwargs, defaults, fixed=fixed)
     ax = new_axes(ax, (6.0, 1.2 + 0.35 * len(embeddings) * len(groups)))
-    style = {"whis": (5, 95), "showfliers": False, "linewidth": 0.9, "width": 0.7, **kwargs}
     if groupby is None:
         sns.boxplot(
-            table, x="value", y="embedding", order=embeddings, hue="embedding", hue_order=embeddings, palette=PALETTE,
+            table, x="value", y="embedding", order=embeddings, hue="embedding", hue_order=embeddings,
             legend=False, ax=ax, **style,
         )  # fmt: skip
         for row, name in enumerate(embeddings):
@@ -88,7 +100,7 @@ def batch_effect(
             ax.text(1.02, row, f"median {median:.2f}", transform=ax.get_yaxis_transform(), va="center")
     else:
         sns.boxplot(
-            table, x="value", y="group", order=groups, hue="embedding", hue_order=embeddings, palette=PALETTE, ax=ax,
+            table, x="value", y="group", order=groups, hue="embedding", hue_order=embeddings, ax=ax,
             **style,
         )  # fmt: skip
         sns.move_legend(ax, "upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, title="")
@@ -98,4 +110,6 @@ def batch_effect(
         f"log p(x | batch{', label' if with_label else ''}) - log p(x{' | label' if with_label else ''}) (nats)"
     )
     ax.set_ylabel("")
-    return finish(ax, show)
+    if title is not None:
+        ax.set_title(title)
+    return finish(ax, show, return_fig)

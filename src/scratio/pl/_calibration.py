@@ -9,19 +9,23 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 
 from scratio._check import category_of
+from scratio._modality import takes_modality
 from scratio.pl._base import finish, new_axes, stored_result
 
 COLOUR, IDENTITY, WIDTH = "#0072b2", "#999999", 60
 
 
+@takes_modality
 def calibration(
     adata: AnnData,
     *,
     key: str = "da",
     group: str | None = None,
     verdict: bool = True,
+    title: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
+    return_fig: bool | None = None,
 ) -> Axes:
     """Log ratio that held-out labels show against the one that was predicted, for cells with similar log ratios.
 
@@ -38,10 +42,14 @@ def calibration(
         One of several treatments; by default the first.
     verdict
         Whether to write the verdict below.
+    title
+        Title.
     ax
         Axes to draw into.
     show
-        Whether to call ``matplotlib.pyplot.show``.
+        Whether to call ``matplotlib.pyplot.show``. A notebook shows the figure by itself.
+    return_fig
+        Whether to return the figure instead of the axes.
 
     Returns
     -------
@@ -77,12 +85,12 @@ def calibration(
         expected, observed, yerr=2.0 * error, color=COLOUR, marker="o", linewidth=1, capsize=2, label=_label(row)
     )
     ax.set(xlabel="predicted log ratio (nats)", ylabel="log ratio of held-out labels (nats)")
-    ax.set_title(f"{group} over {row['reference']}")
+    ax.set_title(title or f"{group} over {row['reference']}")
     ax.legend(frameon=False, loc="upper left")
     if verdict:
         text = textwrap.fill(row["verdict"], WIDTH)
         ax.annotate(text, (0.0, -0.16), xycoords="axes fraction", va="top", fontsize="small", annotation_clip=False)
-    return finish(ax, show)
+    return finish(ax, show, return_fig)
 
 
 def _label(row) -> str:

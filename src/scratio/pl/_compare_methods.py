@@ -6,6 +6,7 @@ import numpy as np
 from anndata import AnnData
 from matplotlib.axes import Axes
 
+from scratio._modality import takes_modality
 from scratio.pl._base import finish, new_axes, stored_result
 
 WIDE = 20.0
@@ -14,13 +15,16 @@ OURS, OTHERS, NOTHING = "#d55e00", "#0072b2", "#999999"
 LABELS = {"rmse": "root mean square error (nats)", "label_loss": "cross-entropy of held-out labels (nats)"}
 
 
+@takes_modality
 def compare_methods(
     adata: AnnData,
     *,
     key: str = "comparison",
     measure: str | None = None,
+    title: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
+    return_fig: bool | None = None,
 ) -> Axes:
     """Error of every method, the smallest on top.
 
@@ -33,10 +37,14 @@ def compare_methods(
     measure
         Column of the table; by default the error where the truth is known, else the cross-entropy of held-out labels,
         with that of no log ratio at all as a line.
+    title
+        Title.
     ax
         Axes to draw into.
     show
-        Whether to call ``matplotlib.pyplot.show``.
+        Whether to call ``matplotlib.pyplot.show``. A notebook shows the figure by itself.
+    return_fig
+        Whether to return the figure instead of the axes.
 
     Returns
     -------
@@ -78,4 +86,6 @@ def compare_methods(
         nothing = table["label_loss_of_nothing"].iloc[0]
         ax.axvline(nothing, color=NOTHING, linestyle="--", linewidth=1, label="without a log ratio")
         ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    return finish(ax, show)
+    if title is not None:
+        ax.set_title(title)
+    return finish(ax, show, return_fig)

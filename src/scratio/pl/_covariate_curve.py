@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import seaborn as sns
 from anndata import AnnData
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
-from scratio.pl._base import finish, new_axes, stored_result
+from scratio._modality import takes_modality
+from scratio.pl._base import finish, new_axes, stored_result, style_of
 
 PALETTE, BAND = "colorblind", 1.645
 """Standard errors of a band that covers 90%."""
 
 
+@takes_modality
 def covariate_curve(
     adata: AnnData,
     *,
     key: str = "curve",
     groups: list[str] | None = None,
+    title: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
-    **kwargs,
+    return_fig: bool | None = None,
+    **kwargs: Any,
 ) -> Axes:
     """Mean log ratio over the values of a covariate, a line for each group with a band of 90%.
 
@@ -31,10 +38,14 @@ def covariate_curve(
         The result's ``key_added``.
     groups
         Groups to draw, by default all.
+    title
+        Title.
     ax
         Axes to draw into.
     show
-        Whether to call ``matplotlib.pyplot.show``.
+        Whether to call ``matplotlib.pyplot.show``. A notebook shows the figure by itself.
+    return_fig
+        Whether to return the figure instead of the axes.
     **kwargs
         For :meth:`matplotlib.axes.Axes.plot`.
 
@@ -69,11 +80,12 @@ def covariate_curve(
     unknown = [name for name in names if name not in found]
     if unknown:
         raise ValueError(f"the result {key!r} has no group {unknown[0]!r}; found: {found}")
+    defaults = {"marker": "o", "markersize": 3.0}
+    style = style_of("covariate_curve", Axes.plot, kwargs, defaults, fixed=("scalex", "scaley"), artist=Line2D)
     ax = new_axes(ax, (5.5, 4.0))
     for name, colour in zip(names, sns.color_palette(PALETTE, len(names)), strict=True):
         part = table[table["group"].astype(str) == name]
-        style = {"color": colour, "marker": "o", "markersize": 3.0, **kwargs}
-        (line,) = ax.plot(part["value"], part["mean"], label=name, **style)
+        (line,) = ax.plot(part["value"], part["mean"], **{"label": name, "color": colour, **style})
         half = BAND * part["standard_error"]
         ax.fill_between(
             part["value"], part["mean"] - half, part["mean"] + half, color=line.get_color(), alpha=0.2, linewidth=0
@@ -83,4 +95,6 @@ def covariate_curve(
     ax.set(xlabel=str(params["covariate_key"]), ylabel=f"log ratio to {float(params['reference']):g} (nats)")
     if len(names) > 1:
         ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    return finish(ax, show)
+    if title is not None:
+        ax.set_title(title)
+    return finish(ax, show, return_fig)

@@ -2,28 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import scanpy as sc
 from anndata import AnnData
 from matplotlib.axes import Axes
+from matplotlib.colors import Colormap
 from matplotlib.lines import Line2D
+from pandas.api.types import is_list_like
 
-from scratio.pl._base import DIVERGING, LABEL, UNSUPPORTED, finish, new_axes, result_columns, symmetric_limit
+from scratio._check import check_obs_key
+from scratio._modality import takes_modality
+from scratio.pl._base import (
+    HALO,
+    LABEL,
+    UNSUPPORTED,
+    SignedScale,
+    finish,
+    new_axes,
+    result_columns,
+    signed_scale,
+    style_of,
+)
+
+WIDTH, HEIGHT, MOST_COLUMNS = 5.5, 4.5, 4
+RASTERIZED = 50_000
+"""Cells from which on points are drawn as an image, so that a PDF stays small."""
+_FIXED = (
+    "adata", "basis", "color", "vmin", "vmax", "vcenter", "norm", "palette", "color_map", "title", "groups",
+    "colorbar_loc", "return_fig", "ncols", "hspace", "wspace", "layer", "layers", "use_raw", "gene_symbols",
+    "projection",
+)  # fmt: skip
+"""Arguments of scanpy's function that this one sets, or that have no meaning for a log ratio."""
 
 
+@takes_modality
 def embedding(
     adata: AnnData,
     *,
     key: str = "da",
-    group: str | None = None,
+    group: str | Sequence[str] | None = None,
     basis: str = "X_umap",
-    vmax: float | None = None,
-    title: str | None = None,
+    groupby: str | None = None,
+    vmin: float | str | None = None,
+    vmax: float | str | None = None,
+    cmap: str | Colormap | None = None,
+    title: str | Sequence[str] | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
-    **kwargs,
-) -> Axes:
-    """Cells in two dimensions, coloured by the log ratio: red is more likely under treatment, blue under reference.
+    return_fig: bool | None = None,
+    **kwargs: Any,
+) -> Any:
+    """Draw cells in two dimensions in the colour of their log ratio: red is more likely under treatment, blue less.
 
     Parameters
     ----------
@@ -32,79 +66,173 @@ def embedding(
     key
         The result's ``key_added``.
     group
-        One of several treatments that were compared; by default each cell's own.
+        One of several treatments that were compared. A list draws a panel for each of them on one colour scale. By
+        default each cell has the log ratio of its own treatment.
     basis
-        Coordinates in ``obsm``.
-    vmax
-        Limit of the symmetric colour scale in nats; by default the 99% quantile of the magnitude.
+        Coordinates in ``obsm``, with or without ``X_``.
+    groupby
+        Column of ``obs``, such as the cell type. The name of each group is written at the middle of its cells.
+    vmin, vmax
+        Limits of the colour scale in nats, or percentiles such as ``"p99"``. By default the limit is the 99% quantile
+        of the magnitude on both sides. Zero is always the middle of the colours. An arrow on the colour bar says that
+        cells lie beyond a limit.
+    cmap
+        Diverging colour map; ``color_map`` means this too.
     title
-        Title.
+        Title, or a title for each panel.
     ax
-        Axes to draw into.
+        Axes to draw into, of a single panel.
     show
-        Whether to call ``matplotlib.pyplot.show``.
+        Whether to call ``matplotlib.pyplot.show``. A notebook shows the figure by itself.
+    return_fig
+        Whether to return the figure instead of the axes.
     **kwargs
-        For :func:`scanpy.pl.embedding`.
+        For :func:`scanpy.pl.embedding`, such as ``size``, ``frameon`` or ``mask_obs``.
 
     Returns
     -------
-    Axes. Cells that were not compared or have no support are grey and drawn first; the others are drawn in random
-    order, so that neither sign covers the other.
+    Axes, or a list of them for a list of groups. Cells that were not compared or have no support are grey and drawn
+    first. The others are drawn in random order, so that neither sign covers the other. From 50,000 cells on, points are
+    stored as an image in vector formats.
 
     Raises
     ------
     KeyError
-        If the result, the group or the coordinates are missing.
+        If the result, the group, the column or the coordinates are missing.
+    TypeError
+        If an argument is not one of scanpy's.
+    ValueError
+        If ``ax`` is given for several panels, or the limits do not enclose 0.
+
+    See Also
+    --------
+    scratio.pl.violin : The log ratio by group.
+    scratio.pl.spatial : Cells on a tissue.
 
     Examples
     --------
     >>> import scratio
     >>> adata = scratio.datasets.pbmc68k_planted()
-    >>> ax = scratio.pl.embedding(adata, key="true_log_ratio")
+    >>> ax = scratio.pl.embedding(adata, key="true_log_ratio", basis="umap", groupby="bulk_labels")
     >>> ax.get_title()
     'true_log_ratio'
     """
-    values, support = result_columns(adata, key, group)
-    if basis not in adata.obsm:
-        raise KeyError(f"obsm has no key {basis!r}; found: {list(adata.obsm)}. Run scanpy.tl.umap(adata) first")
-    shown = values.astype(float)
-    if support is not None:
-        shown = shown.where(support)
-    limit = symmetric_limit(shown.to_numpy()) if vmax is None else vmax
-    order = _order(shown.to_numpy())
+    asked: Any = group
+    groups: list[Any] = list(asked) if is_list_like(asked) else [asked]
+    if len(groups) > 1 and ax is not None:
+        raise ValueError(
+            f"ax is for one panel, and group names {len(groups)}; leave ax out, or call once for each group"
+        )
+    if not groups:
+        raise ValueError("group is an empty list; name a treatment, or leave group out")
+    basis = basis_of(adata, basis)
+    names = None if groupby is None else check_obs_key(adata, groupby)
+    cmap = kwargs.pop("color_map", None) if cmap is None else cmap
+    color = kwargs.pop("color", key)
+    if color != key:
+        raise TypeError(f"color={color!r}: this plot has the colours of a log ratio; name the result with key=")
+    defaults = {"na_color": UNSUPPORTED, "na_in_legend": False, "sort_order": False}
+    style = style_of("embedding", sc.pl.embedding, kwargs, defaults, fixed=_FIXED)
+    columns = [result_columns(adata, key, one) for one in groups]
+    shown = [
+        values.astype(float) if support is None else values.astype(float).where(support) for values, support in columns
+    ]
+    scale = signed_scale(np.concatenate([one.to_numpy() for one in shown]), vmin=vmin, vmax=vmax, cmap=cmap)
+    titles = [title] if isinstance(title, str) or title is None else list(title)
+    axes = [new_axes(ax, (WIDTH, HEIGHT))] if len(groups) == 1 else _panels(len(groups))
+    for place, (one, values, (compared, support)) in enumerate(zip(groups, shown, columns, strict=True)):
+        name = (titles[place] if place < len(titles) else None) or (key if one is None else f"{key}: {one}")
+        _draw(axes[place], adata, values, basis, scale, name, style)
+        say_why_grey(axes[place], compared, support, has_groups=one is None and f"{key}_log_ratio" in adata.obsm)
+        if names is not None:
+            _write_names(axes[place], np.asarray(adata.obsm[basis])[:, :2], names)
+    if "colorbar_loc" not in kwargs:
+        scale.bar(axes if len(axes) > 1 else axes[0])
+    return finish(axes if len(axes) > 1 else axes[0], show, return_fig)
+
+
+def supported(values: pd.Series, support: pd.Series | None) -> pd.Series:
+    """Log ratios of the cells with support, missing elsewhere."""
+    return values.astype(float) if support is None else values.astype(float).where(support)
+
+
+def basis_of(adata: AnnData, basis: str) -> str:
+    """Key in ``obsm`` of coordinates that are named with or without ``X_``."""
+    for name in (basis, f"X_{basis}"):
+        if name in adata.obsm:
+            return name
+    how = " Call scanpy.tl.umap(adata) first" if "umap" in basis else ""
+    raise KeyError(f"obsm has no key {basis!r}; found: {list(adata.obsm)}.{how}")
+
+
+def name_axes(ax: Axes, basis: str) -> None:
+    """Name the axes of an embedding as scanpy does, without ticks; scanpy does so only for names without ``X_``."""
+    name = basis.removeprefix("X_")
+    name = {"umap": "UMAP", "tsne": "tSNE", "pca": "PC", "draw_graph_fa": "FA", "diffmap": "DC"}.get(name, name)
+    ax.set(xlabel=f"{name}1", ylabel=f"{name}2", xticks=[], yticks=[])
+
+
+def point_size(n_cells: int) -> float:
+    """Area of a cell's point, as in scanpy."""
+    return 120_000.0 / max(n_cells, 1_000)
+
+
+def _panels(n: int) -> list[Axes]:
+    n_columns = min(n, MOST_COLUMNS)
+    n_rows = -(-n // n_columns)
+    size = (0.8 * WIDTH * n_columns + 0.8, 0.8 * HEIGHT * n_rows)
+    _, axes = plt.subplots(n_rows, n_columns, figsize=size, layout="constrained", squeeze=False)
+    for unused in axes.flat[n:]:
+        unused.remove()
+    return list(axes.flat[:n])
+
+
+def _draw(
+    ax: Axes, adata: AnnData, values: pd.Series, basis: str, scale: SignedScale, title: str, style: dict[str, Any]
+) -> None:
+    order = draw_order(values.to_numpy())
     # A light AnnData keeps scanpy's colours and the masked column out of the user's object.
-    drawn = AnnData(obs=shown.rename(LABEL).to_frame(), obsm={basis: np.asarray(adata.obsm[basis])})[order].copy()
-    ax = new_axes(ax, (5.5, 4.5))
-    style = {"cmap": DIVERGING, "na_color": UNSUPPORTED, "na_in_legend": False, "sort_order": False, **kwargs}
-    for name, value in style.items():
+    drawn = AnnData(obs=values.rename(LABEL).to_frame(), obsm={basis: np.asarray(adata.obsm[basis])})[order].copy()
+    own = dict(style)
+    for name, value in own.items():
         if np.ndim(value) == 1 and len(value) == adata.n_obs:
             # One value for each cell: a size, a mask, a transparency.
-            style[name] = np.asarray(value)[order]
+            own[name] = np.asarray(value)[order]
     sc.pl.embedding(
         drawn,
         basis=basis,
         color=LABEL,
-        vmin=-limit,
-        vmax=limit,
-        vcenter=0.0,
-        title=title or (key if group is None else f"{key}: {group}"),
+        norm=scale.norm,
+        cmap=scale.cmap,
+        colorbar_loc=None,
+        title=title,
         ax=ax,
         show=False,
-        **style,
+        **own,
     )
-    bar = ax.collections[-1].colorbar
-    if bar is not None:
-        bar.set_label(LABEL)
-    has_groups = group is None and f"{key}_log_ratio" in adata.obsm
+    if ax.get_xlabel():
+        name_axes(ax, basis)
+    for points in ax.collections:
+        points.set_rasterized(adata.n_obs >= RASTERIZED)
+
+
+def say_why_grey(ax: Axes, values: pd.Series, support: pd.Series | None, has_groups: bool) -> None:
+    """Say why cells are grey."""
     grey = ["reference or not compared" if has_groups else "not compared"] if values.isna().any() else []
     grey += ["no support"] if support is not None and (values.notna() & ~support).any() else []
     if grey:
         mark = Line2D([], [], marker="o", linestyle="", color=UNSUPPORTED, label=", or ".join(grey))
-        ax.legend(handles=[mark], loc="lower left", frameon=False, fontsize="small")
-    return finish(ax, show)
+        ax.legend(handles=[mark], loc="best", frameon=False, fontsize="small")
 
 
-def _order(values: np.ndarray) -> np.ndarray:
+def _write_names(ax: Axes, coordinates: np.ndarray, names: pd.Series) -> None:
+    """Write the name of each group at the median of its cells."""
+    for name, rows in names.groupby(names, observed=True).indices.items():
+        x, y = np.median(coordinates[rows], axis=0)
+        ax.text(x, y, str(name), ha="center", va="center", fontsize="small", path_effects=HALO)
+
+
+def draw_order(values: np.ndarray) -> np.ndarray:
     """Order of drawing: cells without a value, then the others in an order that does not depend on their values."""
     shuffled = np.random.default_rng(0).permutation(len(values))
     return shuffled[np.argsort(~np.isnan(values[shuffled]), kind="stable")]

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from anndata import AnnData
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import Colormap
 
-from scratio.pl._base import LABEL, LOWEST, finish, heat_map, new_axes, stored_result
+from scratio._modality import takes_modality
+from scratio.pl._base import HEAT_MAP_FIXED, LABEL, LOWEST, finish, heat_map, new_axes, stored_result, style_of
 
 SIDES = ("donors", "treatments")
 CELL, TREE, ANNOTATED = 0.45, 0.18, 12
 """Inches of a cell of the heat map, share of the axes for a dendrogram, most columns with figures in the cells."""
 
 
+@takes_modality
 def treatment_response(
     adata: AnnData,
     *,
     key: str = "response",
     cluster: bool = True,
-    vmax: float | None = None,
+    vmin: float | str | None = None,
+    vmax: float | str | None = None,
+    cmap: str | Colormap | None = None,
+    title: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
-    **kwargs,
+    return_fig: bool | None = None,
+    **kwargs: Any,
 ) -> Axes:
     """Mean log ratio of the treated cells, donors by treatments, with dendrograms.
 
@@ -35,12 +46,19 @@ def treatment_response(
     cluster
         Whether to order rows and columns by similarity (average linkage) and to draw the trees; otherwise they are in
         alphabetical order.
-    vmax
-        Limit of the symmetric colour scale in nats; by default the largest magnitude.
+    vmin, vmax
+        Limits of the colour scale in nats, or percentiles such as ``"p99"``. By default the limit is the largest
+        magnitude. Zero is the middle of the colours of values with a sign.
+    cmap
+        Colour map; ``color_map`` means this too.
+    title
+        Title.
     ax
         Axes to draw into.
     show
-        Whether to call ``matplotlib.pyplot.show``.
+        Whether to call ``matplotlib.pyplot.show``. A notebook shows the figure by itself.
+    return_fig
+        Whether to return the figure instead of the axes.
     **kwargs
         For :func:`seaborn.heatmap`.
 
@@ -74,14 +92,15 @@ def treatment_response(
         np.arange(n) if tree is None else np.asarray(tree["order"]) for tree, n in zip(trees, matrix.shape, strict=True)
     ]
     shown = matrix.iloc[orders[0], orders[1]]
-    ax = new_axes(ax, (3.5 + 1.4 * CELL * shown.shape[1], max(1.6 + CELL * shown.shape[0], LOWEST)))
-    style = {
+    defaults = {
         "annot": shown.shape[1] <= ANNOTATED,
         "fmt": ".1f",
         "cbar_kws": {"pad": 0.04 if trees[0] is None else TREE + 0.06},
-        **kwargs,
     }
-    heat_map(shown, ax, label=f"mean {LABEL}", signed=True, limit=vmax, **style)
+    cmap = kwargs.pop("color_map", None) if cmap is None else cmap
+    style = style_of("treatment_response", sns.heatmap, kwargs, defaults, fixed=HEAT_MAP_FIXED, artist=QuadMesh)
+    ax = new_axes(ax, (3.5 + 1.4 * CELL * shown.shape[1], max(1.6 + CELL * shown.shape[0], LOWEST)))
+    heat_map(shown, ax, label=f"mean {LABEL}", signed=True, vmin=vmin, vmax=vmax, cmap=cmap, **style)
     ax.set(xlabel="", ylabel="")
     if trees[0] is not None:
         side = ax.inset_axes((1.02, 0.0, TREE, 1.0))
@@ -95,7 +114,9 @@ def treatment_response(
             top.plot(position, height, color="0.3", linewidth=1.0)
         top.set_xlim(0.0, shown.shape[1])
         top.axis("off")
-    return finish(ax, show)
+    if title is not None:
+        ax.set_title(title, pad=12.0 if trees[1] is None else 12.0 + 72.0 * TREE * shown.shape[0] * CELL)
+    return finish(ax, show, return_fig)
 
 
 def _brackets(tree: dict) -> list[tuple[list[float], list[float]]]:

@@ -19,6 +19,7 @@ from scratio._check import (
     check_unique_names,
     source_name,
 )
+from scratio._modality import takes_modality
 from scratio.stats import robust_coordinates
 from scratio.tl._cross_fit import with_columns
 from scratio.tl._fingerprint import data_fingerprint
@@ -29,6 +30,7 @@ from scratio.tl._write import begin, check_key_added, finish, record
 RESULTS = ("effect", "effect_std", "effect_per_sd", "pvalue", "qvalue")
 
 
+@takes_modality
 def association(
     adata: AnnData,
     *,

@@ -12,6 +12,8 @@ from anndata import AnnData
 from pandas.api.types import is_list_like
 
 from scratio._check import category_of, check_anndata, check_categories, check_embedding, check_unique_names
+from scratio._modality import takes_modality
+from scratio._progress import one_bar
 from scratio.model import ScRatio
 from scratio.stats import held_out_log_odds
 from scratio.tl._cross_fit import FitSettings, fit_model, score, supported, with_columns
@@ -43,6 +45,8 @@ class Design:
         return self.both, self.first, self.second, self.neither
 
 
+@takes_modality
+@one_bar("comparing combinations")
 def combination_effect(
     adata: AnnData,
     *,

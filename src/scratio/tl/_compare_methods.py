@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 from scratio import peers
 from scratio._caller import differentiable
 from scratio._check import check_anndata, check_numbers, check_spread, source_name
+from scratio._modality import takes_modality
 from scratio._random import child_seed
 from scratio.stats import label_slope, stratified_folds
 from scratio.tl._cross_fit import FitSettings, fit_model, score
@@ -27,6 +28,7 @@ DEFAULT = (SCRATIO, "logistic", "boosting", "mlp", "qda", "knn")
 
 
 @differentiable()
+@takes_modality
 def compare_methods(
     adata: AnnData,
     *,

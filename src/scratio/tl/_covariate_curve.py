@@ -10,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scratio._check import check_anndata, check_categories, check_numbers
+from scratio._modality import takes_modality
 from scratio.model import ScRatio
 from scratio.stats import mean_and_error
 from scratio.tl._cross_fit import score
@@ -19,6 +20,7 @@ from scratio.tl._write import begin, check_key_added, finish, record
 N_VALUES = 21
 
 
+@takes_modality
 def covariate_curve(
     adata: AnnData,
     model: ScRatio,

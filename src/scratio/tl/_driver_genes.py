@@ -11,6 +11,7 @@ from anndata import AnnData
 
 from scratio._check import check_anndata, check_categories, check_embedding, source_name
 from scratio._constants import X
+from scratio._modality import takes_modality
 from scratio.conditions import ConditionDict
 from scratio.model import ScRatio
 from scratio.tl._fingerprint import scored_fingerprint
@@ -23,6 +24,7 @@ BATCH, STEP = 1_024, 1e-2
 """Cells decoded at once; length of a step along the gradient, in standard deviations of the embedding."""
 
 
+@takes_modality
 def driver_genes(
     adata: AnnData,
     model: ScRatio,

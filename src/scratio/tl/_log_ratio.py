@@ -9,6 +9,7 @@ import numpy as np
 from anndata import AnnData
 
 from scratio._check import check_anndata
+from scratio._modality import takes_modality
 from scratio.conditions import ConditionDict
 from scratio.model import ScRatio
 from scratio.stats import is_supported
@@ -17,6 +18,7 @@ from scratio.tl._score_file import check_out, scored_columns, write_result
 from scratio.tl._write import WRITTEN, begin, check_key_added, finish, record
 
 
+@takes_modality
 def log_ratio(
     adata: AnnData,
     model: ScRatio,

@@ -11,9 +11,10 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from sklearn.neighbors import NearestNeighbors
 
-from scratio._check import category_of, check_anndata, check_embedding, check_obs_key
+from scratio._check import category_of, check_anndata, check_embedding, check_obs_key, is_result
+from scratio._modality import takes_modality
 from scratio.stats import robust_coordinates
-from scratio.tl._write import WRITTEN, copied, is_result, written_before
+from scratio.tl._write import WRITTEN, copied, written_before
 
 N_LINKED, CONNECTED = 15, 0.05
 """Nearest cells of every cell; share of such pairs by which two neighbourhoods are connected."""
@@ -23,6 +24,7 @@ COLUMNS = {
     "n_cells": int,
     "n_neighborhoods": int,
     "annotation_share": float,
+    "annotation_covered": float,
     "mean_log_ratio": float,
     "effect": float,
     "qvalue": float,
@@ -30,9 +32,23 @@ COLUMNS = {
     "samples_agreeing": int,
     "n_samples": int,
 }
-"""Columns of the table and their types, which it has without rows too."""
+"""Columns of the table of regions and their types, which it has without rows too."""
+OF_SAMPLES = {
+    "treatment": str,
+    "region": str,
+    "sample": str,
+    "donor": str,
+    "group": str,
+    "n_cells": int,
+    "n_inside": int,
+    "share": float,
+}
+"""Columns of the table of regions and samples."""
+HALF, QUARTER = 0.5, 0.25
+"""Share of a region's cells by which one label names it alone, and by which a label is part of its name."""
 
 
+@takes_modality
 def regions(
     adata: AnnData,
     *,
@@ -54,8 +70,10 @@ def regions(
     key
         The result's ``key_added``.
     annotation_key
-        Column of ``obs`` with cell types or clusters: a region has the name of the most frequent one of its cells, with
-        a number where several regions would have the same.
+        Column of ``obs`` with cell types or clusters, which name the regions. Every label that holds a quarter of a
+        region's cells is part of its name, as in ``"B cells"`` or ``"CD4 T + CD8 T"``. The name says so if one label
+        stands alone but holds less than half, as in ``"CD4 T (45%)"``, and is ``"mixed"`` if no label holds a quarter.
+        Regions with equal names get a number.
     group
         One of several treatments; by default the first.
     max_qvalue
@@ -70,11 +88,22 @@ def regions(
     ``obs[key + "_region"]``
         The cell's region; missing for all others.
     ``uns[key]["regions"]``
-        A row for each region, the largest first: numbers of cells and neighbourhoods, share of the annotation it is
-        named by, mean log ratio of its cells and mean effect across samples (nats, positive where the treatment is more
-        frequent), smallest q-value and family-wise p-value of its neighbourhoods, and how many agree: donors with a
-        difference of that sign where donors are compared with themselves, otherwise samples whose share of cells in
-        the region lies on their group's side of the middle between the groups' medians.
+        A row for each region, the largest first: numbers of cells and neighbourhoods; ``annotation_share``, the share
+        of the region's cells that have the labels in its name, and ``annotation_covered``, the share of all compared
+        cells with these labels that lie in the region; mean log ratio of its cells and mean effect across samples
+        (nats, positive where the treatment is more frequent); smallest q-value and family-wise p-value of its
+        neighbourhoods; and how many samples agree. Where donors are compared with themselves, these are the donors
+        with a difference of that sign. Otherwise they are the samples whose share of cells in the region lies on their
+        group's side of the middle between the groups' medians.
+    ``uns[key]["region_samples"]``
+        A row for each region and each sample that takes part: its donor, its group (``"treatment"`` or
+        ``"reference"``), its number of cells, how many lie in the region, and the share that these are.
+
+    See Also
+    --------
+    scratio.get.regions, scratio.get.samples : These tables.
+    scratio.pl.regions : Draw the regions on an embedding.
+    scratio.pl.samples : Draw the share of every sample in a region.
 
     Raises
     ------
@@ -114,26 +143,34 @@ def regions(
     place = table.index.get_indexer(pd.Index(obs[f"{key}_neighborhood"].astype(str)))
     component = _components(x, place, table, max_qvalue)
     part = pd.Series(component[place], index=obs.index)
-    labels = pd.Series("region", index=obs.index) if annotation_key is None else obs[annotation_key].astype(str)
-    names = _names(part, labels, always_number=annotation_key is None)
+    labels = None if annotation_key is None else obs[annotation_key].astype(str)
+    named = _names(part, labels)
     samples = result["samples"].query("treatment == @group and left_out == ''")
-    rows = []
-    for one, name in names.items():
+    rows, of_samples = [], []
+    for one, name in named["name"].items():
         inside, own = (part == one).to_numpy(), table[component == one]
-        row = _row(obs, inside, own, samples, result["params"], group)
-        share = np.nan if annotation_key is None else float(labels[inside].value_counts(normalize=True).iloc[0])
-        rows.append({"treatment": group, "region": name, "annotation_share": share, **row})
-        rows[-1]["mean_log_ratio"] = float(obs.loc[inside, column].mean())
-    found = pd.DataFrame(rows, columns=pd.Index(COLUMNS)).astype(COLUMNS)
+        counted = _counted(obs, inside, samples, result["params"], group)
+        shares = dict(named.loc[one, ["annotation_share", "annotation_covered"]])
+        row = _row(inside, own, counted) | {"mean_log_ratio": float(obs.loc[inside, column].mean())}
+        rows.append({"treatment": group, "region": name, **shares, **row})
+        of_samples.append(counted.assign(treatment=group, region=name))
+    names = dict(named["name"])
     target = copied(adata) if copy else adata
     target.obs[f"{key}_region"] = pd.Categorical(part.map(names).reindex(target.obs_names), list(names.values()))
-    earlier = target.uns[key].get("regions")
-    if earlier is not None:
-        found = pd.concat([earlier[earlier["treatment"] != group], found], ignore_index=True)
-    target.uns[key]["regions"] = found
+    _replace(target.uns[key], "regions", pd.DataFrame(rows, columns=pd.Index(COLUMNS)).astype(COLUMNS), group)
+    joined = pd.concat(of_samples) if of_samples else pd.DataFrame(columns=pd.Index(OF_SAMPLES))
+    _replace(target.uns[key], "region_samples", joined[[*OF_SAMPLES]].astype(OF_SAMPLES), group)
     written = written_before(target, key)
     target.uns[key][WRITTEN] = {**written, "obs": list(dict.fromkeys([*written.get("obs", ()), f"{key}_region"]))}
     return target if copy else None
+
+
+def _replace(result: dict[str, Any], name: str, found: pd.DataFrame, group: str) -> None:
+    """Put the rows of one treatment into a table of a result, in the place of earlier ones."""
+    earlier = result.get(name)
+    if earlier is not None:
+        found = pd.concat([earlier[earlier["treatment"] != group], found])
+    result[name] = found.reset_index(drop=True)
 
 
 def _result(adata: AnnData, key: str, annotation_key: str | None, max_qvalue: float) -> Any:
@@ -171,22 +208,39 @@ def _components(x: np.ndarray, place: np.ndarray, table: pd.DataFrame, max_qvalu
     return found
 
 
-def _names(part: pd.Series, labels: pd.Series, always_number: bool) -> dict[int, str]:
-    """Name of every region, the largest first: its most frequent label, with a number where that is not unique."""
+def _names(part: pd.Series, labels: pd.Series | None) -> pd.DataFrame:
+    """Name of every region, the largest first, and what the labels in its name hold and cover."""
     sizes = part[part >= 0].value_counts(sort=False).sort_index().sort_values(ascending=False, kind="stable")
-    dominant = {one: labels[part == one].value_counts().index[0] for one in sizes.index}
-    number: dict[str, int] = {}
-    named = {}
-    for one, name in dominant.items():
-        number[name] = number.get(name, 0) + 1
-        is_unique = list(dominant.values()).count(name) == 1 and not always_number
-        named[one] = name if is_unique else f"{name} {number[name]}"
+    rows = []
+    for one in sizes.index:
+        if labels is None:
+            rows.append(("region", np.nan, np.nan))
+            continue
+        shares = labels[part == one].value_counts(normalize=True)
+        text, used = _name(shares)
+        has_label = labels.isin(used)
+        rows.append((text, float(shares[used].sum()), float((part[has_label] == one).mean())))
+    named = pd.DataFrame(rows, columns=["name", "annotation_share", "annotation_covered"], index=sizes.index)
+    if labels is None:
+        is_unique = pd.Series(False, index=named.index)
+    else:
+        is_unique = ~named["name"].duplicated(keep=False)
+    number = (named.groupby("name").cumcount() + 1).astype(str)
+    named["name"] = named["name"].where(is_unique, named["name"] + " " + number)
     return named
 
 
-def _row(
-    obs: pd.DataFrame, inside: np.ndarray, own: pd.DataFrame, samples: pd.DataFrame, params: Any, group: str
-) -> dict[str, Any]:
+def _name(shares: pd.Series) -> tuple[str, list[str]]:
+    """Name of a region in which labels have these shares, the largest first, and the labels that are part of it."""
+    used = list(shares.index[shares >= QUARTER])
+    if not used:
+        return "mixed", [shares.index[0]]
+    if len(used) == 1 and shares.iloc[0] < HALF:
+        return f"{used[0]} ({shares.iloc[0]:.0%})", used
+    return " + ".join(sorted(used)), used
+
+
+def _row(inside: np.ndarray, own: pd.DataFrame, counted: pd.DataFrame) -> dict[str, Any]:
     """What is known of a region of some cells and neighbourhoods."""
     effect = float(np.average(own["effect"], weights=own["n_cells"]))
     return {
@@ -195,8 +249,8 @@ def _row(
         "effect": effect,
         "qvalue": float(own["qvalue"].min()),
         "familywise_pvalue": float(own["familywise_pvalue"].min()),
-        "samples_agreeing": _agreeing(obs, inside, samples, params, group, float(np.sign(effect))),
-        "n_samples": samples["donor"].nunique() if _is_within(samples) else len(samples),
+        "samples_agreeing": _agreeing(counted, float(np.sign(effect))),
+        "n_samples": counted["donor"].nunique() if _is_within(counted) else len(counted),
     }
 
 
@@ -204,19 +258,24 @@ def _is_within(samples: pd.DataFrame) -> bool:
     return bool((samples["design"] == "within donors").all())
 
 
-def _agreeing(
-    obs: pd.DataFrame, inside: np.ndarray, samples: pd.DataFrame, params: dict[str, Any], group: str, sign: float
-) -> int:
-    """Number of samples, or of donors compared with themselves, whose cells in the region speak for the effect."""
+def _counted(
+    obs: pd.DataFrame, inside: np.ndarray, samples: pd.DataFrame, params: dict[str, Any], group: str
+) -> pd.DataFrame:
+    """The samples with the number and the share of their cells that lie in a region."""
     sample = obs[params["sample_key"]].astype(str).to_numpy()
     is_treatment = (obs[params["condition_key"]].astype(str) == group).to_numpy()
     is_case = (samples["group"] == "treatment").to_numpy()
     own = [(sample == name) & (is_treatment == case) for name, case in zip(samples["sample"], is_case, strict=True)]
-    counts = samples.assign(inside=[(cells & inside).sum() for cells in own], is_case=is_case)
-    if _is_within(samples):
-        sums = counts.groupby(["donor", "is_case"])[["inside", "n_cells"]].sum()
-        share = (sums["inside"] / sums["n_cells"]).unstack()
+    counts = np.array([(cells & inside).sum() for cells in own], dtype=int)
+    return samples.assign(n_inside=counts, share=counts / samples["n_cells"].to_numpy())
+
+
+def _agreeing(counted: pd.DataFrame, sign: float) -> int:
+    """Number of samples, or of donors compared with themselves, whose cells in the region speak for the effect."""
+    is_case = counted["group"] == "treatment"
+    if _is_within(counted):
+        sums = counted.assign(is_case=is_case).groupby(["donor", "is_case"])[["n_inside", "n_cells"]].sum()
+        share = (sums["n_inside"] / sums["n_cells"]).unstack()
         return int((np.sign(share[True] - share[False]) == sign).sum())
-    share = counts["inside"] / counts["n_cells"]
-    middle = share.groupby(is_case).median().mean()
-    return int((np.sign(share - middle) == np.where(is_case, sign, -sign)).sum())
+    middle = counted["share"].groupby(is_case).median().mean()
+    return int((np.sign(counted["share"] - middle) == np.where(is_case, sign, -sign)).sum())

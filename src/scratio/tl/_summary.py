@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scratio._check import check_anndata, has_source, source_name
+from scratio._check import check_anndata, has_source, is_result, source_name
 from scratio._constants import RESULT_MARK
+from scratio._modality import takes_modality
 from scratio._summary import Summary
 from scratio.model._saving import fingerprint
 from scratio.tl._fingerprint import data_fingerprint
-from scratio.tl._write import is_result, written_before
+from scratio.tl._write import written_before
 
 FDR = 0.1
 TABLES = {
@@ -35,6 +36,7 @@ OF_ONE = {"calibration", "evidence"}
 """Mappings in the record of one training; any other mapping is the training of one of several embeddings."""
 
 
+@takes_modality
 def summary(adata: AnnData, *, key: str = "da") -> Summary:
     """What a result of scratio says and what it was computed from, as text or, in a notebook, as HTML.
 

@@ -8,6 +8,7 @@ import numpy as np
 from anndata import AnnData
 
 from scratio._check import check_anndata, source_of
+from scratio._modality import takes_modality
 from scratio.conditions import ConditionDict
 from scratio.model import FDRL, ScRatio
 from scratio.tl._fingerprint import scored_fingerprint
@@ -16,6 +17,7 @@ from scratio.tl._write import begin, check_key_added, finish, record
 DISPLACEMENT = "displacement"
 
 
+@takes_modality
 def translate(
     adata: AnnData,
     model: FDRL | ScRatio,

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from scratio._check import is_result
 from scratio._constants import RESULT_MARK
 from scratio.model import ScRatio
 
@@ -139,11 +140,6 @@ def check_key_added(
             f"{', '.join(taken)} would be overwritten{lost}; choose another key_added, or delete them first"
         )
     return plan
-
-
-def is_result(value: Any) -> bool:
-    """Whether an entry of ``uns`` is a result of scratio."""
-    return isinstance(value, Mapping) and RESULT_MARK in value
 
 
 def written_before(adata: AnnData, key_added: str) -> Plan:
