@@ -205,6 +205,12 @@ def draw_calibration() -> plt.Axes:
     return scratio.pl.calibration(adata)
 
 
+def draw_samples() -> plt.Axes:
+    """Every patient's share of cells in the largest region."""
+    adata = melanoma()
+    return scratio.pl.samples(adata, adata.uns["da"]["regions"]["region"].iloc[0])
+
+
 def draw_kang() -> plt.Axes:
     """Cell types beside log ratios, for the first page."""
     adata = kang()
@@ -231,9 +237,9 @@ FIGURES: dict[str, Callable[[], plt.Axes]] = {
     "api/pl.history": lambda: scratio.pl.history(kang()),
     "api/pl.neighborhoods": lambda: scratio.pl.neighborhoods(melanoma(), basis="X_tsne"),
     "api/pl.regions": lambda: scratio.pl.regions(melanoma(), basis="X_tsne"),
-    "api/pl.samples": lambda: scratio.pl.samples(melanoma()),
+    "api/pl.samples": draw_samples,
     "api/pl.spatial": lambda: scratio.pl.spatial(tissue()),
-    "api/pl.translate": lambda: scratio.pl.translate(monocytes()),
+    "api/pl.translate": lambda: scratio.pl.translate(monocytes(), key="X_scratio"),
     "api/pl.treatment_response": lambda: scratio.pl.treatment_response(glioblastoma()),
     "api/pl.violin": lambda: scratio.pl.violin(planted(), groupby="bulk_labels"),
     "api/pl.volcano": lambda: scratio.pl.volcano(melanoma()),
@@ -265,9 +271,6 @@ def main() -> None:
     if unknown:
         parser.error(f"no figure of the name {unknown}; there are {list(by_name)}")
     for name in arguments.names or by_name:
-        if name.startswith("pl.") and not hasattr(scratio.pl, name.removeprefix("pl.")):
-            print(f"{name}: scratio has no such plot", flush=True)
-            continue
         axes = FIGURES[by_name[name]]()
         size = save(axes.get_figure(), IMAGES / f"{by_name[name]}.png")
         plt.close("all")

@@ -18,6 +18,7 @@ SAME = {
     "tl.covariate_curve": "pl.covariate_curve",
     "tl.differential_abundance": "pl.embedding",
     "tl.driver_genes": "pl.driver_genes",
+    "tl.log_ratio": "pl.embedding",
     "tl.regions": "pl.regions",
     "tl.translate": "pl.translate",
     "tl.treatment_response": "pl.treatment_response",
