@@ -46,8 +46,8 @@ table = scratio.get.table(adata, key="response")
 table.round(2)
 
 # %% [markdown]
-# `mean_treated` is the mean over a patient's treated cells. It says how many nats of evidence one treated cell carries on
-# average, and it is zero for a patient who does not respond. (It estimates the Kullback-Leibler divergence of the
+# `mean_treated` is the mean over a patient's treated cells. It says how many nats of evidence one treated cell carries
+# on average, and it is zero for a patient who does not respond. (It estimates the Kullback-Leibler divergence of the
 # treated from the untreated cells.) Its standard error says which patients differ.
 
 # %%
@@ -94,13 +94,13 @@ difference = means.xs("panobinostat", level=1) - means.xs("ctrl", level=1)
 difference.T.assign(gradient=top.set_index("gene")["mean"]).round(2)
 
 # %% [markdown]
-# Gradients and differences need not order the genes alike. A gradient says along which genes the *ratio* grows while the
-# other genes stay as they are; a difference of means does not.
+# Gradients and differences need not order the genes alike. A gradient says along which genes the *ratio* grows while
+# the other genes stay as they are; a difference of means does not.
 #
 # ## Know when not to believe it
 #
-# - **Five patients are five replicates.** The response of a patient is about this patient's cells. "Patients respond" is
-#   a statement about patients: test it with `differential_abundance(..., sample_key="patient_id")`, which compares
+# - **Five patients are five replicates.** The response of a patient is about this patient's cells. "Patients respond"
+#   is a statement about patients: test it with `differential_abundance(..., sample_key="patient_id")`, which compares
 #   patients with themselves.
 # - **Cells without support.** Where a patient's treated and untreated cells hardly overlap, sizes are extrapolations.
 # - **Driver genes describe the embedding.** They are not a test of a gene. For a test, compare pseudobulks.

@@ -96,7 +96,7 @@ pd.crosstab(adata.obs["batch"], adata.obs["disease"]).gt(0).sum(axis=1).value_co
 #
 # ## Know when not to believe it
 #
-# - **Small batches.** A batch with few cells of a type says little. `batch_effect_*_std` is the standard error of a cell.
+# - **Small batches.** A batch with few cells of a type says little. `batch_effect_*_std` is a cell's standard error.
 # - **The baseline.** To see the value without any effect in your data, permute the batches within types: put
 #   `adata.obs.groupby("celltype")["batch"].transform(np.random.default_rng(0).permutation)` into a column and call
 #   again. The page of benchmarks has this figure for these cells.
