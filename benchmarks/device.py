@@ -69,10 +69,10 @@ def measure(n_cells: int, accelerator: str, max_steps: int | None) -> tuple[dict
     values, errors = model.log_ratio(**CONTRAST, return_std=True)
     row["score_seconds"] = clock.read()["seconds"]
     clock = Clock()
-    if n_cells <= MOST_WITH_FLOW:
+    if n_cells <= MOST_WITH_FLOW and max_steps is None:
         model.log_ratio(**CONTRAST, method="quadrature", rows=np.arange(min(N_FLOW, n_cells)))
         row["flow_seconds"] = clock.read()["seconds"]
-    row["accelerator_gib"] = torch.cuda.max_memory_allocated() / 2**30 if accelerator == "cuda" else np.nan
+    row["accelerator_gib"] = torch.cuda.max_memory_allocated() / 2**30 if accelerator == "cuda" else 0.0
     row["scored_on"] = str(next(model.module.parameters()).device)
     row["mse"] = float(np.mean((values - truth) ** 2))
     return row, values, errors
