@@ -81,6 +81,7 @@ mathjax_path = "tex-svg.js"
 html_theme = "sphinx_book_theme"
 html_title = "scratio"
 html_static_path = ["_static", str(mathjax.locate_file(f"sphinx-mathjax-offline/static/mathjax/{mathjax_path}"))]
+html_extra_path = ["llms.txt"]  # for LLM agents, at the root of the site
 html_css_files = ["scratio.css"]
 html_theme_options = {
     "show_navbar_depth": 1,

@@ -215,9 +215,7 @@ def draw_kang() -> plt.Axes:
     """Cell types beside log ratios, for the first page."""
     adata = kang()
     _, axes = plt.subplots(1, 2, figsize=(10.5, 4.2), layout="constrained")
-    sc.pl.embedding(
-        adata, "X_umap", color="cell_type", ax=axes[0], show=False, legend_loc="on data", legend_fontsize=7, title=""
-    )
+    sc.pl.umap(adata, color="cell_type", ax=axes[0], show=False, legend_loc="on data", legend_fontsize=7, title="")
     scratio.pl.embedding(adata, title="", ax=axes[1])
     axes[0].set_title("cell types")
     axes[1].set_title("interferon beta against control")
