@@ -19,9 +19,9 @@ TREATMENT ?=
 REFERENCE ?=
 REP ?= X_pca
 
-.PHONY: help setup test test-lowest test-newest clean-newest coverage audit lint typecheck docs docs-setup demo bench-accuracy bench-speed bench-estimators bench-scale bench-analyses bench-stats bench-peers bench-significance-peers tutorials dist clean
+.PHONY: help setup test test-lowest test-newest clean-newest coverage audit lint typecheck docs figures docs-screenshots demo bench-accuracy bench-speed bench-estimators bench-scale bench-analyses bench-stats bench-peers bench-significance-peers tutorials dist clean
 help:
-	@echo "make demo | test | test-lowest | test-newest | coverage | audit | lint | typecheck | bench-accuracy | bench-speed | bench-estimators | bench-scale | bench-analyses | bench-stats | bench-peers | bench-significance-peers | docs | tutorials | dist | clean"
+	@echo "make demo | test | test-lowest | test-newest | coverage | audit | lint | typecheck | bench-accuracy | bench-speed | bench-estimators | bench-scale | bench-analyses | bench-stats | bench-peers | bench-significance-peers | docs | figures | docs-screenshots | tutorials | dist | clean"
 
 setup: $(VENV)/.installed-$(EXTRAS)
 
@@ -122,9 +122,21 @@ PYTHON_OF_milo_pertpy ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.12.*/b
 bench-significance-peers: setup $(PEERS:%=.venv-peer-%/.installed)
 	$(BIN)/python benchmarks/significance_compared.py $(BENCH_ARGS)
 
+# Needs no network once its packages are installed, and neither do the pages.
 docs:
 	$(MAKE) setup EXTRAS=docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+# Draws the committed images of the pages anew, ten minutes; FIGURES="pl.violin pl.regions" for some of them. The cells
+# are downloaded, or lie in the folder that SCRATIO_CACHE names.
+FIGURES ?=
+figures:
+	$(MAKE) setup EXTRAS=notebooks
+	$(ONE_THREAD) $(BIN)/python docs/make_figures.py $(FIGURES)
+
+# Ten pages of `make docs`, wide and narrow, in docs/_build/screenshots; needs Chromium.
+docs-screenshots:
+	$(BIN)/python docs/screenshots.py
 
 # Makes the notebooks anew from their text and executes them; TUTORIALS="sachs kang" for some of them. The cells are
 # downloaded, or lie in the folder that SCRATIO_CACHE names.
@@ -148,4 +160,4 @@ dist:
 	.venv-wheel/bin/python -I demo/run.py
 
 clean:
-	rm -rf $(VENV) .venv-* build dist docs/_build docs/tutorials
+	rm -rf $(VENV) .venv-* build dist docs/_build docs/api/generated docs/tutorials

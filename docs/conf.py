@@ -1,18 +1,13 @@
-"""Configuration of the Sphinx documentation."""
+"""Configuration of the Sphinx documentation. The build needs no network, and neither do the pages."""
 
 from __future__ import annotations
 
-import filecmp
 import importlib.metadata
-import os
-import shutil
+import sys
 from pathlib import Path
 
-from anndata import AnnData
-from matplotlib.axes import Axes
-from sphinx.application import Sphinx
-
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE / "extensions"))
 
 
 def package_version() -> str:
@@ -23,38 +18,6 @@ def package_version() -> str:
         return "unknown"
 
 
-def copy_tutorials(source: Path, target: Path) -> None:
-    """Mirror the notebooks of ``source`` in ``target`` and list them, because Sphinx reads nothing outside its folder.
-
-    Files that are the same keep their time stamp, so that an incremental build skips them.
-    """
-    target.mkdir(exist_ok=True)
-    order = [f"{name}.ipynb" for name in ("kang", "melanoma", "synovium", "sachs", "glioblastoma")]
-    notebooks = {path.name: path for path in sorted(source.glob("*.ipynb"), key=lambda p: order.index(p.name))}
-    for path in target.glob("*.ipynb"):
-        if path.name not in notebooks:
-            path.unlink()
-    for name, path in notebooks.items():
-        if not (target / name).exists() or not filecmp.cmp(path, target / name, shallow=False):
-            shutil.copy2(path, target / name)
-    # Written here because a glob in a toctree that finds nothing is a warning, and warnings are errors.
-    lines = ["# Tutorials", "", "```{toctree}", ":maxdepth: 1", "", *notebooks, "```", ""]
-    (target / "index.md").write_text("\n".join(lines), encoding="utf-8")
-
-
-def skip_foreign_member(app: Sphinx, what: str, name: str, obj: object, skip: bool, options: object) -> bool | None:
-    """Leave out what a class inherits from another package, such as scvi-tools or torch."""
-    module = getattr(getattr(obj, "fget", obj), "__module__", None) or "scratio"
-    return None if module.split(".")[0] == "scratio" else True
-
-
-def setup(app: Sphinx) -> None:
-    """Connect the hooks of this file."""
-    app.connect("autodoc-skip-member", skip_foreign_member)
-
-
-copy_tutorials(HERE.parent / "tutorials", HERE / "tutorials")
-
 project = "scratio"
 author = "The scratio developers"
 copyright = f"2026, {author}"
@@ -62,44 +25,65 @@ version = release = package_version()
 
 extensions = [
     "myst_nb",
+    "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
     "sphinx.ext.mathjax",
-    "numpydoc",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinxcontrib.bibtex",
+    # In docs/extensions:
+    "citation_labels",
+    "figures_in_reference",
+    "listed_inventories",
+    "parameter_types",
+    "scratio_members",
+    "tutorial_cards",
 ]
 templates_path = ["_templates"]
-html_static_path = ["_static"]
-html_css_files = ["narrow.css"]
-exclude_patterns = ["_build", "Thumbs.db", ".DS_Store", "**.ipynb_checkpoints"]
+# The last two are written by docs/extensions and included by other pages.
+exclude_patterns = [
+    "_build",
+    "Thumbs.db",
+    ".DS_Store",
+    "**.ipynb_checkpoints",
+    "api/generated/gallery.md",
+    "tutorials/cards.md",
+]
+nitpicky = True
+nitpick_ignore_regex = [("py:class", r"scratio\._\w+\.\w+")]  # types of results that have no page of their own
 
 # Notebooks carry their outputs; the build runs none of them.
 nb_execution_mode = "off"
 nb_merge_streams = True
-myst_enable_extensions = ["amsmath", "dollarmath"]
+myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 
 autosummary_generate = True
 autodoc_inherit_docstrings = False  # an override has its own parameters, and needs its own docstring
-autodoc_typehints_format = "short"
+autodoc_typehints = "none"  # types stand beside the parameters
 python_maximum_signature_line_length = 88
 numpydoc_show_class_members = False
 
+bibtex_bibfiles = ["references.bib"]
+bibtex_default_style = "author_year_labels"
+bibtex_reference_style = "author_year"
+
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+# MathJax is served with the pages: one file, whose formulas are drawings and need no fonts.
+mathjax = importlib.metadata.distribution("sphinx-mathjax-offline")
+mathjax_path = "tex-svg.js"
+
 html_theme = "sphinx_book_theme"
 html_title = "scratio"
-html_theme_options = {"show_navbar_depth": 1}
-
-# References to other projects need the network, so an offline build neither resolves nor checks them.
-if os.environ.get("SCRATIO_DOCS_ONLINE"):
-    extensions.append("sphinx.ext.intersphinx")
-    intersphinx_mapping = {
-        "python": ("https://docs.python.org/3", None),
-        "numpy": ("https://numpy.org/doc/stable", None),
-        "matplotlib": ("https://matplotlib.org/stable", None),
-        "torch": ("https://docs.pytorch.org/docs/stable", None),
-        "anndata": ("https://anndata.readthedocs.io/en/stable", None),
-        "scanpy": ("https://scanpy.readthedocs.io/en/stable", None),
-        "scvi": ("https://docs.scvi-tools.org/en/stable", None),
-    }
-    nitpicky = True
-    # Classes that their packages document under a shorter name than the one they report.
-    AnnData.__module__, Axes.__module__ = "anndata", "matplotlib.axes"
+html_static_path = ["_static", str(mathjax.locate_file(f"sphinx-mathjax-offline/static/mathjax/{mathjax_path}"))]
+html_css_files = ["scratio.css"]
+html_theme_options = {
+    "show_navbar_depth": 1,
+    "use_fullscreen_button": False,
+    "navbar_persistent": [],  # one search box: that of the sidebar
+}

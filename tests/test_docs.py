@@ -70,3 +70,55 @@ def test_links_between_files_lead_somewhere(page):
 
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) < 150
+
+
+# --- what the site is made of -----------------------------------------------------------------------------------------
+
+DOCS = ROOT / "docs"
+SITE_PAGES = [*sorted(DOCS.glob("*.md")), *sorted((DOCS / "api").glob("*.md"))]
+
+
+@pytest.mark.parametrize("name", scratio.pl.__all__)
+def test_every_plot_has_a_small_figure_and_is_in_the_reference(name):
+    assert (DOCS / "images" / "api" / f"pl.{name}.png").stat().st_size < 80_000
+    assert f"   pl.{name}\n" in (DOCS / "api" / "pl.md").read_text("utf-8")
+
+
+def test_every_figure_of_the_reference_is_drawn_by_the_script():
+    text = (DOCS / "make_figures.py").read_text("utf-8")
+    drawn = set(re.findall(r'"(?:api/)?([\w.]+)": ', text[text.index("FIGURES: ") :]))
+    assert {path.stem for path in (DOCS / "images").rglob("*.png")} <= drawn
+
+
+def test_cited_works_are_in_the_bibliography_and_its_entries_on_the_page_of_references():
+    bibliography = (DOCS / "references.bib").read_text("utf-8")
+    keys = re.findall(r"^@\w+\{([\w-]+),", bibliography, flags=re.M)
+    assert len(keys) == len(set(keys))
+    texts = [path.read_text("utf-8") for path in [*SITE_PAGES, *(ROOT / "src").rglob("*.py")]]
+    cited = {
+        key.strip()
+        for text in texts
+        for found in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`|:cite(?::\w+)?:`([^`]+)`", text)
+        for key in "".join(found).split(",")
+    }
+    assert cited <= set(keys)
+    shown = set(re.findall(r':filter: keywords % "(\w+)"', (DOCS / "references.md").read_text("utf-8")))
+    assert set(re.findall(r"^  keywords = \{(\w+)\},$", bibliography, flags=re.M)) == shown
+    assert bibliography.count("  keywords = ") == len(keys)
+
+
+@pytest.mark.parametrize("path", sorted((DOCS / "inventories").glob("*.txt")), ids=lambda path: path.stem)
+def test_an_inventory_is_an_address_and_names_with_their_pages(path):
+    address, *lines = path.read_text("utf-8").splitlines()
+    assert re.fullmatch(r"https://[\w./-]*[\w]", address)
+    assert all(re.fullmatch(r"[\w.]+ py:\w+ [\w./-]+(#[\w.]+)?", line) for line in lines)
+    names = [line.split()[0] for line in lines]
+    assert len(names) == len(set(names))
+
+
+def test_every_tutorial_has_a_card_and_a_place_in_the_sidebar():
+    cards = (DOCS / "extensions" / "tutorial_cards.py").read_text("utf-8")
+    sidebar = (DOCS / "index.md").read_text("utf-8")
+    for notebook in (ROOT / "tutorials").glob("*.ipynb"):
+        assert f'"{notebook.stem}": Card(' in cards
+        assert f"\ntutorials/{notebook.stem}\n" in sidebar

@@ -271,8 +271,8 @@ def test_tools_and_plots_take_adata_first_and_the_rest_by_name(function):
     parameters = list(inspect.signature(function).parameters.values())
     assert parameters[0].name == "adata"
     rest = parameters[1:]
-    # The model of a contrast, and the grouping of a plot, may stand second.
-    if rest[0].name == ("groupby" if function.__module__.startswith("scratio.pl") else "model"):
+    # The model of a contrast, and what a plot groups by or shows, may stand second.
+    if rest[0].name in ({"groupby", "region"} if function.__module__.startswith("scratio.pl") else {"model"}):
         rest = rest[1:]
     by_name = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
     assert all(parameter.kind in by_name for parameter in rest)

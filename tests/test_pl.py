@@ -564,3 +564,49 @@ def test_history_marks_the_steps_that_were_kept(adata):
     adata.uns["da"]["history"] = {"step": np.array([]), "train_loss": np.zeros((0, 2))}
     with pytest.raises(KeyError, match="quick"):
         scratio.pl.history(adata)
+
+
+# --- spatial -------------------------------------------------------------------------------------------------------
+
+
+def on_a_tissue(adata: AnnData) -> AnnData:
+    """The cells on a section of 100 by 200 pixels, whose image is half as large."""
+    adata.obsm["spatial"] = np.random.default_rng(1).uniform([10, 20], [90, 180], size=(40, 2))
+    factors = {"tissue_hires_scalef": 0.5, "spot_diameter_fullres": 8.0}
+    adata.uns["spatial"] = {"one": {"images": {"hires": np.ones((100, 50, 3))}, "scalefactors": factors}}
+    return adata
+
+
+def test_cells_lie_on_their_place_of_the_image_with_y_pointing_down(adata, unchanged):
+    on_a_tissue(adata)
+    with unchanged(adata):
+        ax = scratio.pl.spatial(adata)
+    rows, colours = drawn(ax, adata.obsm["spatial"] * 0.5)
+    assert sorted(rows) == list(range(40))
+    assert ax.get_aspect() == 1.0 and ax.yaxis_inverted() and len(ax.images) == 1
+    is_grey = np.array([to_hex(colour) == GREY for colour in colours])
+    assert set(rows[is_grey]) == set(np.flatnonzero(~adata.obs["da_support"]))
+    up = rows[~is_grey][adata.obs["da_log_ratio"].iloc[rows[~is_grey]] > 1.0]
+    assert all(colours[rows.tolist().index(row)][0] > colours[rows.tolist().index(row)][2] for row in up)
+
+
+def test_without_an_image_the_cells_are_drawn_alone(adata):
+    on_a_tissue(adata)
+    del adata.uns["spatial"]
+    ax = scratio.pl.spatial(adata, s=np.arange(1.0, 41.0))
+    rows, _ = drawn(ax, adata.obsm["spatial"])
+    assert len(ax.images) == 0 and ax.yaxis_inverted()
+    sizes = np.concatenate([np.broadcast_to(cloud.get_sizes(), len(cloud.get_offsets())) for cloud in points(ax)])
+    np.testing.assert_array_equal(sizes, rows + 1.0)
+
+
+def test_one_of_several_images_has_to_be_named(adata):
+    on_a_tissue(adata)
+    adata.uns["spatial"]["two"] = {"images": {}, "scalefactors": {}}
+    with pytest.raises(ValueError, match="library_id.*'one', 'two'"):
+        scratio.pl.spatial(adata)
+    with pytest.raises(KeyError, match="'three'.*'one', 'two'"):
+        scratio.pl.spatial(adata, library_id="three")
+    assert len(scratio.pl.spatial(adata, library_id="one").images) == 1
+    with pytest.raises(KeyError, match="no key 'tissue'"):
+        scratio.pl.spatial(adata, basis="tissue", library_id="one")

@@ -145,3 +145,91 @@ def test_no_remark_about_widgets_in_a_notebook():
     ]
     assert (found[0].stdout, found[0].stderr) == ("imported\n", "")
     assert "IProgress not found" in found[1].stderr, "the test shows nothing: tqdm no longer warns"
+
+
+# --- one bar for a whole call ----------------------------------------------------------------------------------------
+
+
+def shares(shown: list[str]) -> list[int]:
+    return [int(found[1]) for text in shown if (found := re.search(r"(\d+)%", text))]
+
+
+def analysis(clock: Clock, seconds: float, rounds: int = 1, steps: int = 600, ends_at: float = 1.0, **settings: Any):
+    """A call of some rounds of training, which may end early, and scoring."""
+
+    @_progress.one_bar("comparing")
+    def call(adata: Any, **kwargs: Any) -> str:
+        for _ in range(rounds):
+            bar = _progress.progress_of_call(True).bar(steps, "training", "step")
+            for _ in range(int(steps * ends_at)):
+                clock.now += seconds / steps
+                bar.update(1)
+            bar.close()
+            with _progress.phase("calibrating"):
+                clock.now += 1.0
+            for _ in with_progress([(k, "block") for k in range(0, 1_000, 100)], 1_000, "scoring"):
+                clock.now += 1.0
+        return "done"
+
+    adata = SimpleNamespace(n_obs=1_000, obsm={"X_pca": SimpleNamespace(shape=(1_000, 20))})
+    use_rep = "X_pca" if rounds == 1 else ["X_pca"] * rounds
+    return call(adata, use_rep=use_rep, **settings)
+
+
+@pytest.mark.parametrize(("rounds", "ends_at"), [(1, 1.0), (1, 0.4), (2, 0.7)])
+def test_a_call_has_one_bar_that_never_goes_back_and_says_what_is_done(rounds, ends_at, clock, notebook, capsys):
+    assert analysis(clock, 30.0, rounds, ends_at=ends_at) == "done"
+    (shown,) = notebook
+    found = shares(shown)
+    assert found == sorted(found) and found[-1] == 100
+    words = [text.split(":")[0] for text in shown if ":" in text]
+    assert {"comparing, training networks", "comparing, scoring cells"} <= set(words)
+    assert words[-1] == "comparing"
+    # 600 steps of training are most of the call, and its end is not shown before the cells are scored.
+    trained = max(s for text, s in zip([t for t in shown if "%" in t], found, strict=True) if "training" in text)
+    assert trained < 95
+    assert capsys.readouterr().err == ""
+
+
+def test_a_call_can_be_silent(clock, notebook, capsys):
+    analysis(clock, 30.0, train_kwargs={"progress_bar": False})
+    assert notebook == [] and capsys.readouterr().err == ""
+
+
+def test_a_call_that_fails_closes_its_bar_and_frees_the_next_one(clock, notebook):
+    @_progress.one_bar("failing")
+    def call(adata: Any) -> None:
+        _progress.progress_of_call(True).bar(10, "training", "step").update(5)
+        raise ValueError("what went wrong")
+
+    with pytest.raises(ValueError, match="what went wrong"):
+        call(SimpleNamespace(n_obs=10))
+    assert _progress._current.get() is None
+    assert "100%" not in notebook[0][-1]
+
+
+def test_a_long_call_says_beforehand_what_it_takes(clock, notebook):
+    analysis(clock, seconds=600.0)
+    shown = notebook[0]
+    # One step takes a second. 600 of them, 80 for the weights, and 100 + 1,000 / 140 for scoring are 13 minutes.
+    first = next(k for k, text in enumerate(shown) if "in all" in text)
+    assert "about 13 min in all, 0.4 GiB of memory" in shown[first]
+    assert shares([shown[first]])[0] < 10
+    assert "in all" not in shown[-1]
+
+
+def test_a_short_call_does_not_say_what_it_takes(clock, notebook):
+    analysis(clock, seconds=30.0)
+    assert not any("in all" in text for text in notebook[0])
+
+
+def test_an_analysis_has_one_output(gaussian_cells, notebook, capsys):
+    settings = {"max_steps": 20, "accelerator": "cpu", "n_validation": 64}
+    question = {"condition_key": "condition", "treatment": "treated", "reference": "control", "n_folds": 2}
+    scratio.tl.differential_abundance(gaussian_cells, **question, train_kwargs=settings)
+    (shown,) = notebook
+    assert shown[-1].startswith("comparing conditions: 100%")
+    assert capsys.readouterr().err == ""
+    notebook.clear()
+    scratio.tl.differential_abundance(gaussian_cells, **question, effort="quick")
+    assert len(notebook) == 1

@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import wraps
 from typing import Any, TypeVar
 
 from tqdm.std import TqdmWarning, tqdm
@@ -16,7 +19,26 @@ LINE_EVERY, UPDATE_EVERY = 10.0, 0.5
 """Seconds between two lines of a log file, and between two updates of a notebook's output."""
 WITHOUT_BAR = "{desc}: {percentage:3.0f}% of {total_fmt} {unit}s [{elapsed}<{remaining}{postfix}]"
 
+PHASES = {
+    "training": "training networks",
+    "calibrating": "weighing networks by held-out cells",
+    "scoring": "scoring cells",
+    "testing": "testing across samples",
+}
+"""What a call does, in order, and in words."""
+OF_A_CALL = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}{postfix}]"
+OF_A_CALL_WITHOUT_BAR = "{desc}: {percentage:3.0f}% [{elapsed}<{remaining}{postfix}]"
+# Seconds of the phases in units of a training step, as measured by benchmarks/speed.py at 1,000 to 100,000 cells.
+CALIBRATION, SCORING, SCORED_PER_STEP, TESTED_PER_STEP = 80.0, 100.0, 140.0, 200.0
+PASSES, FEWEST, MOST, BATCH = 40, 600, 2_000, 512
+"""Default number of training steps: passes over the cells, bounds, and cells of a batch."""
+PLANNED_FROM, WARM_UP, TIMED = 60.0, 5, 25
+"""Seconds from which on a call says beforehand what it takes; training steps between which it is measured."""
+BASE, PER_VALUE = 4e8, 70.0
+"""Bytes that a call takes at least, and for every number of the embedding, as measured at 10,000 to 400,000 cells."""
+
 Block = TypeVar("Block")
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Progress:
@@ -32,7 +54,9 @@ class Progress:
         self.shown = shown
         self._output: Callable[[str], None] | None = None
 
-    def bar(self, total: int, description: str, unit: str, *, initial: int = 0, scaled: bool = False) -> tqdm:
+    def bar(
+        self, total: int, description: str, unit: str, *, initial: int = 0, scaled: bool = False, **settings: Any
+    ) -> Any:
         """Return a bar for one phase, with tqdm's ``update`` and ``set_postfix``.
 
         Parameters
@@ -43,8 +67,10 @@ class Progress:
             Name of the phase, and of what is counted, in the singular.
         scaled
             Whether numbers are shortened, as in 1.2M.
+        **settings
+            Further settings of tqdm.
         """
-        settings: dict[str, Any] = {"total": total, "initial": initial, "desc": description, "unit": unit}
+        settings |= {"total": total, "initial": initial, "desc": description, "unit": unit}
         settings |= {"unit_scale": scaled, "disable": not self.shown}
         if self.shown and _is_notebook():
             if self._output is None:
@@ -52,7 +78,175 @@ class Progress:
             return _Seldom(self._output, UPDATE_EVERY, at_ends=True, **settings)
         if _is_terminal():
             return tqdm(**settings)
-        return _Seldom(_line, LINE_EVERY, at_ends=False, bar_format=WITHOUT_BAR, **settings)
+        return _Seldom(_line, LINE_EVERY, at_ends=False, **{"bar_format": WITHOUT_BAR, **settings})
+
+
+class CallProgress(Progress):
+    """One bar for all phases of a call, in percent, with the time that is left of the whole call.
+
+    Parameters
+    ----------
+    title
+        What the call does.
+    shown
+        Whether anything is shown.
+    costs
+        Expected seconds of each phase in any unit, in the order of :data:`PHASES`.
+    rounds
+        How often the phases follow each other.
+    n_values
+        Numbers in the embedding, by which the memory is estimated.
+    """
+
+    def __init__(self, title: str, shown: bool, costs: Mapping[str, float], rounds: int = 1, n_values: int = 0) -> None:
+        super().__init__(shown)
+        self.title, self.costs, self.rounds, self.n_values = title, dict(costs), rounds, n_values
+        self._round, self._phase, self._is_planned = 0, -1, False
+        self._whole: Any = None
+
+    def bar(self, total: int, description: str, unit: str, *, initial: int = 0, **settings: Any) -> Any:
+        """Return the part of the call's bar that belongs to one phase."""
+        place = list(PHASES).index(description) if description in PHASES else self._phase
+        if place < self._phase and self._round + 1 < self.rounds:
+            self._round += 1
+        self._phase = max(place, 0)
+        if self._whole is None:
+            form = OF_A_CALL if _is_terminal() or _is_notebook() else OF_A_CALL_WITHOUT_BAR
+            self._whole = super().bar(100, self.title, "%", bar_format=form, smoothing=0.0)
+        self._whole.set_description_str(f"{self.title}, {PHASES.get(description, description)}", refresh=False)
+        return _Part(self, description, total, initial)
+
+    def move(self, phase: str, share: float) -> None:
+        """Show that a share of a phase is done. The bar never goes back."""
+        names = [name for name in PHASES if name in self.costs]
+        whole = sum(self.costs.values()) or 1.0
+        before = sum(self.costs[name] for name in names if list(PHASES).index(name) < self._phase)
+        done = (before + share * self.costs.get(phase, 0.0)) / whole
+        percent = 100.0 * (self._round + min(done, 1.0)) / self.rounds
+        if self._whole is not None and percent > self._whole.n:
+            self._whole.update(percent - self._whole.n)
+
+    def plan(self, seconds_per_cost: float) -> None:
+        """Say once what a long call takes, as measured in the first steps of its training."""
+        seconds = seconds_per_cost * sum(self.costs.values()) * self.rounds
+        if self._is_planned or seconds < PLANNED_FROM:
+            return
+        self._is_planned = True
+        memory = (BASE + PER_VALUE * self.n_values) / 2**30
+        self._whole.set_postfix_str(f"about {_minutes(seconds)} in all, {memory:.1f} GiB of memory", refresh=False)
+
+    def close(self, *, is_done: bool) -> None:
+        """End the bar, full if the call came to its end."""
+        if self._whole is None:
+            return
+        if is_done:
+            self._whole.set_description_str(self.title, refresh=False)
+            self._whole.set_postfix_str("", refresh=False)
+            self._whole.update(100.0 - self._whole.n)
+        self._whole.close()
+
+
+class _Part:
+    """The part of a call's bar that belongs to one phase, used as tqdm's bars are."""
+
+    def __init__(self, call: CallProgress, phase: str, total: int, initial: int) -> None:
+        self.call, self.phase, self.total, self.n = call, phase, max(total, 1), initial
+        self._timed_from, self._first = 0.0, initial
+
+    def __enter__(self) -> _Part:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()
+
+    def update(self, n: int = 1) -> None:
+        """Count what is done."""
+        self.n += n
+        self.call.move(self.phase, self.n / self.total)
+        done = self.n - self._first
+        if self.phase == "training" and done == WARM_UP:
+            self._timed_from = time.monotonic()
+        elif self.phase == "training" and done == WARM_UP + TIMED:
+            self.call.plan((time.monotonic() - self._timed_from) / TIMED)
+
+    def set_postfix(self, *shown: Any, **settings: Any) -> None:
+        """Show nothing: losses are for who calls the model."""
+
+    def close(self) -> None:
+        """Count the phase as done, also if it ended early."""
+        self.call.move(self.phase, 1.0)
+
+
+_current: ContextVar[CallProgress | None] = ContextVar("scratio_progress", default=None)
+
+
+def progress_of_call(shown: bool) -> Progress:
+    """Where a training shows itself: on the bar of the call that it is a part of, or on one of its own."""
+    current = _current.get()
+    return Progress(shown) if current is None else current
+
+
+@contextmanager
+def phase(name: str) -> Iterator[None]:
+    """Show that a phase of a call begins, and that it is over; nothing is shown outside of a call with a bar."""
+    current = _current.get()
+    if current is None:
+        yield
+        return
+    with current.bar(1, name, "phase"):
+        yield
+
+
+def one_bar(title: str) -> Callable[[Function], Function]:
+    """Show one bar for all that an analysis does, unless ``train_kwargs`` has ``progress_bar=False``.
+
+    Parameters
+    ----------
+    title
+        What the analysis does, for the bar.
+    """
+
+    def decorated(function: Function) -> Function:
+        @wraps(function)
+        def call(adata: Any, *args: Any, **kwargs: Any) -> Any:
+            if _current.get() is not None:
+                return function(adata, *args, **kwargs)
+            progress = _of_analysis(title, adata, kwargs)
+            token = _current.set(progress)
+            is_done = False
+            try:
+                result = function(adata, *args, **kwargs)
+                is_done = True
+                return result
+            finally:
+                progress.close(is_done=is_done)
+                _current.reset(token)
+
+        return call  # type: ignore[return-value]
+
+    return decorated
+
+
+def _of_analysis(title: str, adata: Any, kwargs: Mapping[str, Any]) -> CallProgress:
+    """Bar of an analysis: what its phases will cost. Nothing is checked here; the analysis does that."""
+    given = kwargs.get("train_kwargs")
+    train: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
+    n, names = int(getattr(adata, "n_obs", 0)), kwargs.get("use_rep", "X_pca")
+    embeddings = list(names) if isinstance(names, list | tuple) else [names]
+    obsm = getattr(adata, "obsm", {})
+    widths = [obsm[name].shape[1] for name in embeddings if isinstance(name, str) and name in obsm]
+    default = min(max(PASSES * n / BATCH, FEWEST), MOST)
+    asked = train.get("max_steps")
+    steps = 0.0 if kwargs.get("effort") == "quick" else asked if isinstance(asked, int) else default
+    costs = {"training": float(steps), "calibrating": CALIBRATION, "scoring": SCORING + n / SCORED_PER_STEP}
+    if kwargs.get("sample_key") is not None:
+        costs["testing"] = SCORING + n / TESTED_PER_STEP
+    shown = bool(train.get("progress_bar", True))
+    return CallProgress(title, shown, costs, len(embeddings), n * max(widths, default=0))
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60.0:.0f} min" if seconds < 5_400.0 else f"{seconds / 3_600.0:.1f} h"
 
 
 class _Seldom(tqdm):
@@ -145,7 +339,7 @@ def with_progress(
         Whether there is a bar; by default from a million rows on.
     """
     is_shown = n >= LONG if shown is None else shown
-    with Progress(is_shown).bar(n, description, "cell", scaled=True) as bar:
+    with progress_of_call(is_shown).bar(n, description, "cell", scaled=True) as bar:
         for start, block in blocks:
             bar.update(start - bar.n)
             yield start, block

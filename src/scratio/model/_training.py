@@ -16,7 +16,7 @@ import pandas as pd
 
 from scratio._caller import differentiable
 from scratio._check import check_at_least, check_categories
-from scratio._progress import Progress
+from scratio._progress import phase, progress_of_call
 from scratio._random import child_seed
 from scratio.conditions import Combinations, distinct_rows
 from scratio.model._calibration import NONE, calibrate
@@ -102,7 +102,7 @@ def train_and_calibrate(plan: Plan, network: FlowNetwork) -> Fitted:
         fitted.train_loss, fitted.validation_loss = result.train_loss, result.validation_loss
         fitted.best_step = result.best_step
     if isinstance(network, PotentialNetwork) and plan.settings.early_stopping:
-        with _timed(seconds, "calibration"):
+        with _timed(seconds, "calibration"), phase("calibrating"):
             forms = ClosedForms(network, plan.x, plan.condition, plan.strata, plan.settings.random_state)
             with_network = plan.effort == "default"
             fitted.calibration = calibrate(network, forms, data, groups=plan.groups, with_network=with_network)
@@ -228,7 +228,7 @@ class TrainingModel(ScoringModel):
         trainer = {
             "checkpoint_dir": checkpoint_dir,
             "resume": resume,
-            "progress": Progress() if progress_bar else None,
+            "progress": progress_of_call(True) if progress_bar else None,
             "accelerator": accelerator,
             "devices": devices,
             "strategy": strategy,

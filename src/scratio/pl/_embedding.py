@@ -15,7 +15,7 @@ from matplotlib.colors import Colormap
 from matplotlib.lines import Line2D
 from pandas.api.types import is_list_like
 
-from scratio._check import check_obs_key
+from scratio._check import check_anndata, check_obs_key
 from scratio._modality import takes_modality
 from scratio.pl._base import (
     HALO,
@@ -117,6 +117,7 @@ def embedding(
     >>> ax.get_title()
     'true_log_ratio'
     """
+    check_anndata(adata)
     asked: Any = group
     groups: list[Any] = list(asked) if is_list_like(asked) else [asked]
     if len(groups) > 1 and ax is not None:
@@ -143,7 +144,7 @@ def embedding(
     for place, (one, values, (compared, support)) in enumerate(zip(groups, shown, columns, strict=True)):
         name = (titles[place] if place < len(titles) else None) or (key if one is None else f"{key}: {one}")
         _draw(axes[place], adata, values, basis, scale, name, style)
-        _legend(axes[place], compared, support, has_groups=one is None and f"{key}_log_ratio" in adata.obsm)
+        say_why_grey(axes[place], compared, support, has_groups=one is None and f"{key}_log_ratio" in adata.obsm)
         if names is not None:
             _write_names(axes[place], np.asarray(adata.obsm[basis])[:, :2], names)
     if "colorbar_loc" not in kwargs:
@@ -151,7 +152,7 @@ def embedding(
     return finish(axes if len(axes) > 1 else axes[0], show, return_fig)
 
 
-def _supported(values: pd.Series, support: pd.Series | None) -> pd.Series:
+def supported(values: pd.Series, support: pd.Series | None) -> pd.Series:
     """Log ratios of the cells with support, missing elsewhere."""
     return values.astype(float) if support is None else values.astype(float).where(support)
 
@@ -163,6 +164,18 @@ def basis_of(adata: AnnData, basis: str) -> str:
             return name
     how = " Call scanpy.tl.umap(adata) first" if "umap" in basis else ""
     raise KeyError(f"obsm has no key {basis!r}; found: {list(adata.obsm)}.{how}")
+
+
+def name_axes(ax: Axes, basis: str) -> None:
+    """Name the axes of an embedding as scanpy does, without ticks; scanpy does so only for names without ``X_``."""
+    name = basis.removeprefix("X_")
+    name = {"umap": "UMAP", "tsne": "tSNE", "pca": "PC", "draw_graph_fa": "FA", "diffmap": "DC"}.get(name, name)
+    ax.set(xlabel=f"{name}1", ylabel=f"{name}2", xticks=[], yticks=[])
+
+
+def point_size(n_cells: int) -> float:
+    """Area of a cell's point, as in scanpy."""
+    return 120_000.0 / max(n_cells, 1_000)
 
 
 def _panels(n: int) -> list[Axes]:
@@ -178,7 +191,7 @@ def _panels(n: int) -> list[Axes]:
 def _draw(
     ax: Axes, adata: AnnData, values: pd.Series, basis: str, scale: SignedScale, title: str, style: dict[str, Any]
 ) -> None:
-    order = _order(values.to_numpy())
+    order = draw_order(values.to_numpy())
     # A light AnnData keeps scanpy's colours and the masked column out of the user's object.
     drawn = AnnData(obs=values.rename(LABEL).to_frame(), obsm={basis: np.asarray(adata.obsm[basis])})[order].copy()
     own = dict(style)
@@ -198,16 +211,13 @@ def _draw(
         show=False,
         **own,
     )
-    if basis.startswith("X_") and ax.get_xlabel():
-        # scanpy names the axes UMAP1 only if the basis is given without X_.
-        axis_name = basis.removeprefix("X_")
-        axis_name = axis_name.upper() if axis_name in {"umap", "pca"} else "tSNE" if axis_name == "tsne" else axis_name
-        ax.set(xlabel=f"{axis_name}1", ylabel=f"{axis_name}2")
+    if ax.get_xlabel():
+        name_axes(ax, basis)
     for points in ax.collections:
         points.set_rasterized(adata.n_obs >= RASTERIZED)
 
 
-def _legend(ax: Axes, values: pd.Series, support: pd.Series | None, has_groups: bool) -> None:
+def say_why_grey(ax: Axes, values: pd.Series, support: pd.Series | None, has_groups: bool) -> None:
     """Say why cells are grey."""
     grey = ["reference or not compared" if has_groups else "not compared"] if values.isna().any() else []
     grey += ["no support"] if support is not None and (values.notna() & ~support).any() else []
@@ -223,7 +233,7 @@ def _write_names(ax: Axes, coordinates: np.ndarray, names: pd.Series) -> None:
         ax.text(x, y, str(name), ha="center", va="center", fontsize="small", path_effects=HALO)
 
 
-def _order(values: np.ndarray) -> np.ndarray:
+def draw_order(values: np.ndarray) -> np.ndarray:
     """Order of drawing: cells without a value, then the others in an order that does not depend on their values."""
     shuffled = np.random.default_rng(0).permutation(len(values))
     return shuffled[np.argsort(~np.isnan(values[shuffled]), kind="stable")]

@@ -12,6 +12,7 @@ from pandas.api.types import is_list_like
 
 from scratio._check import check_anndata, check_categories, check_embedding, check_unique_names
 from scratio._modality import takes_modality
+from scratio._progress import one_bar
 from scratio.model import OWN
 from scratio.tl._cross_fit import FitSettings, fit_model, score, supported, with_columns
 from scratio.tl._fingerprint import data_fingerprint
@@ -19,6 +20,7 @@ from scratio.tl._write import begin, check_key_added, finish, history_tables, re
 
 
 @takes_modality
+@one_bar("measuring the batch effect")
 def batch_effect(
     adata: AnnData,
     *,

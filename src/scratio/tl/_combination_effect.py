@@ -13,6 +13,7 @@ from pandas.api.types import is_list_like
 
 from scratio._check import category_of, check_anndata, check_categories, check_embedding, check_unique_names
 from scratio._modality import takes_modality
+from scratio._progress import one_bar
 from scratio.model import ScRatio
 from scratio.stats import held_out_log_odds
 from scratio.tl._cross_fit import FitSettings, fit_model, score, supported, with_columns
@@ -45,6 +46,7 @@ class Design:
 
 
 @takes_modality
+@one_bar("comparing combinations")
 def combination_effect(
     adata: AnnData,
     *,

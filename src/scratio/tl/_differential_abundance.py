@@ -12,6 +12,7 @@ from pandas.api.types import is_bool_dtype, is_list_like
 
 from scratio._check import check_anndata
 from scratio._modality import takes_modality
+from scratio._progress import one_bar, phase
 from scratio.model import ScRatio
 from scratio.stats import is_supported
 from scratio.tl._cross_fit import FitSettings, fit_model, means_by_side, of_own, score, with_columns
@@ -33,6 +34,7 @@ RESULTS, TESTED = ("log_ratio", "std", "typicality", "support"), ("effect", "eff
 
 
 @takes_modality
+@one_bar("comparing conditions")
 def differential_abundance(
     adata: AnnData,
     *,
@@ -234,7 +236,8 @@ def _computed(
     if samples:
         place = assign_neighborhoods(model.embedding(used), settings.random_state)
         neighborhood = pd.Series(place.astype(str), index=used.obs_names, dtype="category")
-        tested, tests, further["neighborhoods"] = _test(model, used, place, question, samples, settings)
+        with phase("testing"):
+            tested, tests, further["neighborhoods"] = _test(model, used, place, question, samples, settings)
         results |= tested
         further["samples"] = samples_table(samples, tests)
     further |= diagnose(model, used, results, question, group_key, tests)

@@ -11,6 +11,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 
 from scratio._check import category_of, check_anndata, check_categories, check_embedding, check_unique_names
 from scratio._modality import takes_modality
+from scratio._progress import one_bar
 from scratio.model import OWN, ScRatio
 from scratio.tl._cross_fit import FitSettings, fit_model, means_by_side, of_own, score, supported, with_columns
 from scratio.tl._fingerprint import data_fingerprint
@@ -18,6 +19,7 @@ from scratio.tl._write import begin, check_key_added, finish, record
 
 
 @takes_modality
+@one_bar("comparing donors")
 def treatment_response(
     adata: AnnData,
     *,
