@@ -15,7 +15,6 @@ where the network lay when it scored. Accelerators that this machine has not are
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import platform
@@ -79,8 +78,9 @@ def measure(n_cells: int, accelerator: str, max_steps: int | None) -> tuple[dict
     return row, values, errors
 
 
-def run(options: argparse.Namespace) -> None:
+def main() -> None:
     """Measure and write."""
+    options = parsed(__doc__, RESULTS, {"cells": (N_QUICK,)}, cells=CELLS, accelerators=("cpu", "cuda", "mps"))
     rows = Rows(options.results, "device.csv", ["n_cells", "accelerator", "device"])
     for n_cells in options.cells:
         first = None
@@ -94,4 +94,4 @@ def run(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run(parsed(__doc__, RESULTS, {"cells": (N_QUICK,)}, cells=CELLS, accelerators=("cpu", "cuda", "mps")))
+    main()
