@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 from pathlib import Path
 
@@ -122,3 +123,27 @@ def test_every_tutorial_has_a_card_and_a_place_in_the_sidebar():
     for notebook in (ROOT / "tutorials").glob("*.ipynb"):
         assert f'"{notebook.stem}": Card(' in cards
         assert f"\ntutorials/{notebook.stem}\n" in sidebar
+
+
+@pytest.mark.parametrize("notebook", sorted((ROOT / "tutorials").glob("*.ipynb")), ids=lambda path: path.name)
+def test_a_notebook_stores_few_outputs_and_shows_figures_without_their_names(notebook):
+    cells = json.loads(notebook.read_text("utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert code and all(cell["execution_count"] for cell in code), "not executed"
+    assert 3 <= len(outputs) < 60
+    texts = ["".join(output.get("text", output.get("data", {}).get("text/plain", ""))) for output in outputs]
+    assert not any("<Axes" in text for text in texts)
+    assert not any(output["output_type"] == "error" for output in outputs)
+    # What was executed is what the text beside it says.
+    source = (notebook.with_suffix(".py")).read_text("utf-8")
+    missing = [cell["source"] for cell in code if "".join(cell["source"]).replace("%matplotlib", "") not in source]
+    assert not [text for text in missing if "%matplotlib" not in "".join(text)]
+
+
+def test_the_example_of_the_readme_is_the_first_tutorial():
+    block = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), flags=re.S | re.M)[0]
+    tutorial = (ROOT / "tutorials" / "first_steps.py").read_text("utf-8")
+    calls = [line.split("  #")[0].split(", groupby")[0] for line in block.splitlines() if line]
+    assert len(calls) >= 7
+    assert all(call.rstrip(")") in tutorial for call in calls)
