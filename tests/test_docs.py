@@ -196,7 +196,7 @@ def counts() -> AnnData:
     sample = rng.integers(0, 24, 1200)
     patient, drug = sample // 4, np.array(["none", "a", "b", "ab"])[sample % 4]
     has_a = np.isin(drug, ["a", "ab"])
-    is_a = rng.uniform(size=len(sample)) < np.where(has_a, 0.75, 0.35)
+    is_a = rng.uniform(size=len(sample)) < np.where(has_a, 0.85, 0.2)
     obs = pd.DataFrame(
         {
             "sample": [f"p{p} {d}" for p, d in zip(patient, drug, strict=True)],
@@ -253,10 +253,10 @@ def test_every_tool_has_code_or_a_reason_for_every_task():
 
 
 def test_code_of_the_tasks_is_formatted_alike(tmp_path):
-    number = 0
-    for of in tasks_page().code((ROOT / "docs" / "tasks.md").read_text("utf-8")).values():
-        for number, block in enumerate(filter(None, of.values()), start=number + 1):
-            (tmp_path / f"block{number}.py").write_text(block, encoding="utf-8")
+    tasks = tasks_page().code((ROOT / "docs" / "tasks.md").read_text("utf-8"))
+    blocks = [block for of in tasks.values() for block in of.values() if block]
+    for number, block in enumerate(blocks):
+        (tmp_path / f"block{number}.py").write_text(block, encoding="utf-8")
     command = [
         sys.executable,
         "-m",
