@@ -19,9 +19,9 @@ TREATMENT ?=
 REFERENCE ?=
 REP ?= X_pca
 
-.PHONY: help setup test test-lowest test-newest clean-newest coverage audit lint typecheck docs figures docs-screenshots demo bench-accuracy bench-speed bench-estimators bench-scale bench-analyses bench-stats bench-peers bench-significance-peers tutorials dist clean
+.PHONY: help setup test test-lowest test-newest clean-newest coverage audit lint typecheck docs figures docs-screenshots demo bench-accuracy bench-speed bench-estimators bench-device bench-scale bench-analyses bench-stats bench-peers bench-significance-peers tutorials dist clean
 help:
-	@echo "make demo | test | test-lowest | test-newest | coverage | audit | lint | typecheck | bench-accuracy | bench-speed | bench-estimators | bench-scale | bench-analyses | bench-stats | bench-peers | bench-significance-peers | docs | figures | docs-screenshots | tutorials | dist | clean"
+	@echo "make demo | test | test-lowest | test-newest | coverage | audit | lint | typecheck | bench-accuracy | bench-speed | bench-estimators | bench-device | bench-scale | bench-analyses | bench-stats | bench-peers | bench-significance-peers | docs | figures | docs-screenshots | tutorials | dist | clean"
 
 setup: $(VENV)/.installed-$(EXTRAS)
 
@@ -90,6 +90,10 @@ bench-speed: setup
 # Cells per second of every estimator; BENCH_ARGS=--quick for two minutes.
 bench-estimators: setup
 	$(BIN)/python benchmarks/estimators.py $(BENCH_ARGS)
+
+# Training and scoring on the accelerator of this machine and on its CPU; BENCH_ARGS=--quick for seconds.
+bench-device: setup
+	$(BIN)/python benchmarks/device.py $(BENCH_ARGS)
 
 # From 10^4 to 10^7 cells on disk, half an hour and 3 GB of temporary files; BENCH_ARGS=--quick for a minute.
 bench-scale: setup

@@ -15,7 +15,6 @@ where the network lay when it scored. Accelerators that this machine has not are
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import platform
@@ -70,17 +69,18 @@ def measure(n_cells: int, accelerator: str, max_steps: int | None) -> tuple[dict
     values, errors = model.log_ratio(**CONTRAST, return_std=True)
     row["score_seconds"] = clock.read()["seconds"]
     clock = Clock()
-    if n_cells <= MOST_WITH_FLOW:
+    if n_cells <= MOST_WITH_FLOW and max_steps is None:
         model.log_ratio(**CONTRAST, method="quadrature", rows=np.arange(min(N_FLOW, n_cells)))
         row["flow_seconds"] = clock.read()["seconds"]
-    row["accelerator_gib"] = torch.cuda.max_memory_allocated() / 2**30 if accelerator == "cuda" else np.nan
+    row["accelerator_gib"] = torch.cuda.max_memory_allocated() / 2**30 if accelerator == "cuda" else 0.0
     row["scored_on"] = str(next(model.module.parameters()).device)
     row["mse"] = float(np.mean((values - truth) ** 2))
     return row, values, errors
 
 
-def run(options: argparse.Namespace) -> None:
+def main() -> None:
     """Measure and write."""
+    options = parsed(__doc__, RESULTS, {"cells": (N_QUICK,)}, cells=CELLS, accelerators=("cpu", "cuda", "mps"))
     rows = Rows(options.results, "device.csv", ["n_cells", "accelerator", "device"])
     for n_cells in options.cells:
         first = None
@@ -94,4 +94,4 @@ def run(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run(parsed(__doc__, RESULTS, {"cells": (N_QUICK,)}, cells=CELLS, accelerators=("cpu", "cuda", "mps")))
+    main()

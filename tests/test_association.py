@@ -115,7 +115,7 @@ def test_results_can_be_copied_stored_repeated_and_summarised(tmp_path):
     pd.testing.assert_frame_equal(
         again.uns["association"]["neighborhoods"], adata.uns["association"]["neighborhoods"], check_dtype=False
     )
-    assert "association: results under the key 'association'" in str(scratio.tl.summary(again, key="association"))
+    assert "(association, key 'association')" in str(scratio.tl.summary(again, key="association"))
     # A second result replaces the first, and nothing else.
     scratio.tl.association(again, key="age", sample_key="sample", random_state=1)
 

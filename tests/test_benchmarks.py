@@ -261,6 +261,7 @@ QUICK = [
     "ablation",
     "batch_correction",
     "combinations",
+    "device",
     "differential_abundance",
     "donors",
     "driver_genes",

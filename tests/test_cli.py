@@ -408,9 +408,9 @@ def test_a_zarr_store_is_told_how_to_become_a_file(command, name, model, tmp_pat
     cells().write_zarr(tmp_path / name)
     further = DA if command == "da" else ["--model", model, *SCORE]
     said = refused(invoke(command, tmp_path / name, *further, "--out", tmp_path / "out.h5ad"))
-    assert f"{tmp_path / name} is a zarr store; an .h5ad file is needed: write it by anndata.read_zarr(" in said
+    assert f"{tmp_path / name} is a zarr store; an .h5ad file is needed: write it with anndata.read_zarr(" in said
     # The line of code in the message does what it says.
-    exec(re.search(r"write it by (.*)", said)[1], {"anndata": ad})
+    exec(re.search(r"write it with (.*)", said)[1], {"anndata": ad})
     assert invoke("da", tmp_path / "cells.h5ad", *DA, "--out", tmp_path / "out.h5ad").exit_code == 0
 
 
@@ -588,7 +588,7 @@ def test_input_is_never_replaced_by_scores(source, model, tmp_path):
     path = tmp_path / "in.h5ad"
     path.write_bytes(source.read_bytes())
     message = refused(invoke("score", path, "--model", model, *SCORE, "--out", path, "--force"))
-    assert "does not hold all that INPUT does" in message
+    assert "does not hold everything that INPUT does" in message
     assert digest(path) == digest(source)
 
 
@@ -751,11 +751,11 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
     return {
         "missing": (folder / "nowhere.h5ad", "there is no file"),
         "a folder": (folder / "folder.h5ad", "is a folder"),
-        "empty": (folder / "empty.h5ad", "is no .h5ad file, or is damaged"),
-        "noise": (folder / "noise.h5ad", "is no .h5ad file, or is damaged"),
-        "text": (folder / "table.csv", "is no .h5ad file, or is damaged"),
+        "empty": (folder / "empty.h5ad", "is not an .h5ad file, or is damaged"),
+        "noise": (folder / "noise.h5ad", "is not an .h5ad file, or is damaged"),
+        "text": (folder / "table.csv", "is not an .h5ad file, or is damaged"),
         "other HDF5": (folder / "other.h5ad", "holds no cells: it has no obs"),
-        "empty groups": (folder / "group.h5ad", "holds no cells: its obs is no table"),
+        "empty groups": (folder / "group.h5ad", "holds no cells: its obs is not a table"),
         "older than 0.7": (folder / "old.h5ad", "older than 0.7"),
         "no cells": (folder / "none.h5ad", "holds no cells"),
     }
@@ -1101,7 +1101,7 @@ def test_files_that_were_cut_off_are_refused(source, tmp_path, no_training):
     for length in lengths:
         (tmp_path / "cut.h5ad").write_bytes(content[:length])
         message = refused(invoke("da", tmp_path / "cut.h5ad", *DA, "--out", tmp_path / "out.h5ad"))
-        assert "is no .h5ad file, or is damaged" in message
+        assert "is not an .h5ad file, or is damaged" in message
     assert no_training.calls == []
 
 

@@ -138,9 +138,9 @@ def test_a_summary_knows_labels_of_any_type_again(dtype, quick):
     adata = cells(drug=pd.Series(np.arange(240) % 2, index=cells().obs_names).astype(dtype))
     one, none = adata.obs["drug"].iloc[1], adata.obs["drug"].iloc[0]
     compare(adata, quick, condition_key="drug", treatment=one, reference=none)
-    assert scratio.tl.summary(adata).facts["computed from"] == "240 of 240 cells; unchanged since"
+    assert scratio.tl.summary(adata).details.facts["computed from"] == "240 of 240 cells; unchanged since"
     adata.obs["drug"] = adata.obs["drug"].to_numpy()[::-1]
-    assert scratio.tl.summary(adata).facts["computed from"] == "240 of 240 cells; their labels changed since"
+    assert scratio.tl.summary(adata).details.facts["computed from"] == "240 of 240 cells; their labels changed since"
 
 
 @pytest.mark.filterwarnings("ignore:.*too few for q-values:UserWarning")
@@ -417,3 +417,13 @@ def test_a_users_callback_can_stop_the_training(quick):
     plain = ScRatio(adata, **MODEL)
     plain.train(**quick)
     assert plain.training_["steps"] == 40
+
+
+def test_a_warning_points_to_the_line_of_the_user(quick):
+    adata = cells(drug=np.where(np.arange(240) % 2, "a", "b"))
+    adata.obs["donor"] = (np.arange(240) % 2).astype(str) + (np.arange(240) // 80).astype(str)
+    adata.obs.iloc[:3, adata.obs.columns.get_loc("donor")] = "few"
+    with pytest.warns(UserWarning) as caught:
+        compare(adata, quick, condition_key="drug", treatment="a", reference="b", sample_key="donor")
+    assert any("take no part" in str(warning.message) for warning in caught)
+    assert {warning.filename for warning in caught} == {__file__}

@@ -41,16 +41,113 @@ def test_a_summary_holds_what_the_result_holds(cells):
     summary = scratio.tl.summary(cells)
     values = cells.obs["da_log_ratio"].dropna()
     row = summary.tables["Log ratios of the cells (nats)"].iloc[0]
-    assert row["obs"] == "da_log_ratio"
+    assert summary.title == "treated over control, 270 cells, X_pca (differential_abundance, key 'da')"
+    assert row["log ratio"] == "da_log_ratio"
     assert row["n_cells"] == len(values) == 270
     np.testing.assert_allclose(row[["5%", "median", "95%"]].astype(float), np.quantile(values, [0.05, 0.5, 0.95]))
     scored = cells.obs["da_log_ratio"].notna()
     assert row["supported"] == cells.obs.loc[scored, "da_support"].mean()
-    assert row["n_qvalue<0.1"] == (cells.obs["da_qvalue"] < 0.1).sum()
-    assert summary.facts["treatment"] == "treated"
-    assert summary.facts["sample_key"] == "donor"
+    assert row["q < 0.1"] == (cells.obs["da_qvalue"] < 0.1).sum() / 270
+    assert list(summary.tables) == ["Log ratios of the cells (nats)"]  # no groups unless they are asked for
     assert any(cells.uns["da"]["diagnostics"]["verdict"].iloc[0] in note for note in summary.notes)
-    pd.testing.assert_frame_equal(summary.tables["Results"], cells.uns["da"]["table"])
+    facts = summary.details.facts
+    assert facts["sample_key"] == "donor"
+    assert not {"min_cells", "covariates", "n_folds", "random_state"} & set(facts)  # as by default
+    assert "closed form" not in facts
+    pd.testing.assert_frame_equal(summary.details.tables["Results"], cells.uns["da"]["table"])
+
+
+def test_a_summary_answers_by_annotation(cells):
+    adata = cells.copy()
+    names = np.where(adata.obsm["X_pca"][:, 0] > 0, 2, 1)
+    adata.obs["cluster"] = pd.Series(names, index=adata.obs_names).where(np.arange(300) % 5 > 0)
+    summary = scratio.tl.summary(adata, groupby="cluster")
+    table = summary.tables["Log ratios by cluster (nats)"].set_index("cluster")
+    scored = adata.obs[adata.obs["da_log_ratio"].notna()]
+    assert set(table.index) == {"1.0", "2.0", "unlabelled"}
+    for name, rows in (("1.0", scored["cluster"] == 1), ("unlabelled", scored["cluster"].isna())):
+        own, row = scored[rows], table.loc[name]
+        assert row["n_cells"] == len(own)
+        expected = [
+            len(own) / 270,
+            own["da_log_ratio"].mean(),
+            own["da_support"].mean(),
+            (own["da_qvalue"] < 0.1).mean(),
+        ]
+        np.testing.assert_allclose(row[["share", "mean", "supported", "q < 0.1"]].astype(float), expected)
+    assert table["mean"].is_monotonic_decreasing
+    for text in (str(summary), summary._repr_html_()):
+        assert "unlabelled" in text
+    with pytest.raises(KeyError, match="no key 'kind'; found"):
+        scratio.tl.summary(adata, groupby="kind")
+
+
+def test_several_treatments_have_a_row_and_a_table_each():
+    adata = scratio.datasets.gaussians(n_cells=240, n_dims=2, random_state=0)
+    adata.obs["dose"] = np.arange(240) % 3
+    adata.obs["kind"] = np.where(np.arange(240) < 100, "a", "b")
+    scratio.tl.differential_abundance(adata, condition_key="dose", treatment=None, reference=0, effort="quick")
+    summary = scratio.tl.summary(adata, groupby="kind")
+    assert summary.title.startswith("1, 2 over 0, 240 cells, X_pca")
+    spread = summary.tables["Log ratios of the cells (nats)"]
+    assert list(spread["log ratio"]) == ["1", "2"]
+    np.testing.assert_array_equal(spread["n_cells"], [160, 160])
+    table = summary.tables["Log ratios of 2 by kind (nats)"].set_index("kind")
+    values = adata.obsm["da_log_ratio"]["2"][(adata.obs["kind"] == "a").to_numpy()]
+    assert table.loc["a", "mean"] == pytest.approx(values.mean())
+    assert table["share"].sum() == pytest.approx(1.0)
+
+
+def test_no_line_of_a_table_is_long_and_nothing_is_cut_off():
+    wide = pd.DataFrame({f"a rather long name {i}": [1234.5678, 0.00012345] for i in range(12)})
+    long = pd.concat([wide] * 4, ignore_index=True)
+    text = str(Summary("title", {}, {"wide": wide, "long": long}, ["many words " * 30]))
+    assert max(map(len, text.splitlines())) <= 100
+    assert text.count("1,235") == 12 + 4 * text.split("long\n")[1].splitlines()[0].count("name")
+    assert "(not shown: a rather long name" not in text.split("long\n")[0]
+    assert "a rather long name 11" in text.split("not shown: ")[1].replace("\n", " ")
+    cut = pd.DataFrame({"text": ["x" * 200]})
+    for shown in (str(Summary("t", {}, {"cut": cut})), Summary("t", {}, {"cut": cut})._repr_html_()):
+        assert "x" * 200 in shown
+        assert "..." not in shown
+
+
+def test_details_are_folded_and_come_last():
+    details = Summary("Details", {"n_folds": "3"}, {"numbers": pd.DataFrame({"v": [7]})}, ["more"])
+    summary = Summary("title", {}, {}, ["verdict"], details)
+    assert str(summary) == "title\n\nverdict\n\nDetails\n  n_folds  3\nmore"
+    html = summary._repr_html_()
+    assert html.index("verdict") < html.index("<details><summary>Details</summary>") < html.index("n_folds")
+    assert "<td>7</td>" in html
+
+
+def test_every_analysis_has_a_summary_that_says_what_was_asked(quick):
+    adata = scratio.datasets.gaussians(n_cells=240, n_dims=2, random_state=0)
+    adata.obs["drug"] = np.array(["none", "a", "b", "a+b"])[np.arange(240) % 4]
+    adata.obs["donor"] = [f"d{i % 6}" for i in range(240)]
+    adata.obs["age"] = np.arange(240) % 6 * 1.5
+    kwargs = {"train_kwargs": quick, "model_kwargs": {"n_hidden": 8, "n_members": 1}, "n_folds": 2}
+    scratio.tl.batch_effect(adata, batch_key="condition", **kwargs)
+    scratio.tl.combination_effect(adata, condition_keys="drug", combination="a+b", reference="none", **kwargs)
+    scratio.tl.treatment_response(adata, treatment_key="condition", donor_key="donor", reference="control", **kwargs)
+    scratio.tl.association(adata, key="age", sample_key="donor")
+    scratio.tl.compare_methods(
+        adata, condition_key="condition", treatment="treated", reference="control", methods=["qda"], n_folds=2
+    )
+    asked = {
+        "batch_effect": "each cell's own condition over all, 240 cells",
+        "combination": "a+b over its first treatment, 240 cells",
+        "response": "condition over control, by donor, 240 cells",
+        "association": "cells by age, 240 cells",
+        "comparison": "treated over control, 240 cells",
+    }
+    for key, title in asked.items():
+        summary = scratio.tl.summary(adata, key=key, groupby="drug")
+        assert summary.title.startswith(title)
+        assert "computed from" in str(summary)
+        assert "None" not in str(summary)
+    assert any("by drug" in title for title in scratio.tl.summary(adata, key="batch_effect", groupby="drug").tables)
+    assert "Results" in scratio.tl.summary(adata, key="comparison").tables
 
 
 def shift(adata) -> None:
@@ -81,7 +178,10 @@ def forget(adata) -> None:
 def test_a_summary_says_whether_the_cells_are_those_it_was_computed_from(cells, edit, said):
     adata = cells.copy()
     edit(adata)
-    assert scratio.tl.summary(adata).facts["computed from"] == said
+    summary = scratio.tl.summary(adata)
+    assert summary.details.facts["computed from"] == said
+    # What changed is not folded away.
+    assert (f"Note: {said}." in summary.notes) == ("unchanged" not in said)
 
 
 def test_a_summary_shows_its_numbers_as_text_and_as_html_that_is_escaped():
@@ -203,16 +303,16 @@ def test_a_summary_of_joined_results_says_what_they_have_in_common(early_stoppin
         parts.append(adata)
     joined = ad.concat(parts, uns_merge=merge)
     summary = scratio.tl.summary(joined)
-    assert summary.facts["treatment"] == "treated"
+    assert summary.details.facts["treatment"] == "treated"
     assert summary.tables["Log ratios of the cells (nats)"].iloc[0]["n_cells"] == 340
     if merge == "first":
-        assert summary.facts["n_folds"] == "2"
-        assert summary.facts["computed from"].startswith("240 of 340 cells; other cells than these")
+        assert summary.details.facts["n_folds"] == "2"
+        assert summary.details.facts["computed from"].startswith("240 of 340 cells; other cells than these")
     else:
-        assert "n_folds" not in summary.facts  # they differ
-        assert summary.facts["computed from"] == "several sets of cells, whose results were joined"
+        assert "n_folds" not in summary.details.facts  # they differ
+        assert summary.details.facts["computed from"] == "several sets of cells, whose results were joined"
     for text in (str(summary), summary._repr_html_()):
-        assert summary.facts["computed from"] in text
+        assert summary.details.facts["computed from"] in text
 
 
 def test_results_joined_without_their_records_have_no_summary(cells):

@@ -74,16 +74,17 @@ scratio.pl.violin(adata, groupby="cell_type", supported_only=False)
 # ## Read the verdict
 #
 # The slope in the verdict is 1.0, so the labels of held-out cells follow the log ratio. The plot shows this for ten
-# groups of cells: the curve lies on the diagonal.
+# groups of cells. The curve follows the diagonal between -4 and 4 nats. It is flatter beyond, where nearly all cells
+# are of one condition.
 
 # %%
 scratio.pl.calibration(adata)
 
 # %% [markdown]
 # Yet the verdict is "Cannot be told", and it names an *effective number* of cells that is tiny. Here is what this
-# number means. Give each control cell the weight exp(log ratio), so that the control cells look like the stimulated
-# ones. The effective number says how many cells carry the sum of these weights. Here a handful of the 5,093 control
-# cells carry it, because hardly any control cell looks like a stimulated monocyte. This is not a fault of the training:
+# number means. Give each stimulated cell the weight exp(-log ratio), so that the stimulated cells look like the control
+# cells. The effective number says how many cells carry the sum of these weights. Here a handful of the 4,907 stimulated
+# cells carry it, because hardly any stimulated cell looks like a control monocyte. This is not a fault of the training:
 # interferon changes nearly all monocytes. So labels cannot say whether such a state is a thousand or a million times
 # more likely.
 #

@@ -67,7 +67,8 @@ scratio.pl.volcano(adata, ax=axes[2])
 
 # %%
 scratio.tl.regions(adata)
-scratio.get.regions(adata).round(3)
+columns = ["region", "n_cells", "effect", "qvalue", "mean_log_ratio", "samples_agreeing", "n_samples"]
+scratio.get.regions(adata)[columns].round(3)
 
 # %%
 largest = scratio.get.regions(adata)["region"].iloc[0]

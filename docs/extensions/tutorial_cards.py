@@ -45,6 +45,10 @@ class Card:
 
 
 CARDS = {
+    "first_steps": Card(
+        "Get started",
+        "One call, one table, one figure, on cells that need no download and whose true answer is known.",
+    ),
     "kang": Card(
         "Compare conditions",
         "PBMCs with and without interferon beta: which cell states are more likely after stimulation?",

@@ -62,6 +62,8 @@ def quiet(*loggers: str) -> Iterator[None]:
             # A checkpoint folder is meant to be used again.
             warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
             warnings.filterwarnings("ignore", message="You passed in a `val_dataloader` but have no `validation_step`")
+            # The CPU was asked for.
+            warnings.filterwarnings("ignore", message="GPU available but not used")
             yield
     finally:
         for logger, level in zip(found, levels, strict=True):

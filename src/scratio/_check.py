@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from numbers import Real
 from typing import Any
@@ -14,6 +16,14 @@ from scipy import sparse
 
 from scratio._blocks import slabs
 from scratio._constants import RESULT_MARK, X
+
+
+def warn_user(message: str) -> None:
+    """Warn with the user's line of code, the first one outside of scratio."""
+    frame, level = sys._getframe(1), 2
+    while frame is not None and str(frame.f_globals.get("__name__", "")).split(".")[0] == "scratio":
+        frame, level = frame.f_back, level + 1  # type: ignore[assignment]
+    warnings.warn(message, UserWarning, stacklevel=level)
 
 
 def check_at_least(least: float, **values: float | None) -> None:

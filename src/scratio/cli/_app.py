@@ -46,10 +46,10 @@ from scratio.cli._session import RefusedError, Talk, session
 
 app = typer.Typer(
     name="scratio",
-    help="Per-cell log density ratios between conditions, in nats: how much more likely is a cell state under one "
-    "condition than under another?",
+    help="Compute log density ratios between conditions for every cell, in nats: how much more likely is a cell state "
+    "under one condition than under another?",
     no_args_is_help=True,
-    # A shell that completes would import torch at every Tab.
+    # Completion by the shell would import torch at every Tab.
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -61,7 +61,7 @@ def main() -> None:
     """Entry point of the command ``scratio``."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # Labels may hold what the terminal's encoding has not.
+            # Labels may hold characters that the terminal cannot show.
             stream.reconfigure(errors="backslashreplace")
     app()
 
@@ -78,7 +78,7 @@ def scratio(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """What is before the name of a command."""
+    """Options before the name of a command."""
 
 
 def _session(quiet: bool, verbose: bool, json: Path | None) -> AbstractContextManager[Talk]:
@@ -92,7 +92,7 @@ def _settings(
     random_state: int,
     **train_kwargs: Any,
 ) -> dict[str, Any]:
-    """Arguments that every analysis takes; training options that were not given are left to the defaults."""
+    """Arguments that every analysis takes. Training options that were not given keep their defaults."""
     given = {name: value for name, value in train_kwargs.items() if value is not None}
     return {
         "key_added": _checked_key(key_added),
@@ -118,7 +118,10 @@ def da(
     out: Out,
     condition_key: Annotated[str, typer.Option("--condition-key", help="Column of obs with the condition.")],
     reference: Annotated[
-        str, typer.Option("--reference", help="Category to compare with; [bold]rest[/] is all but the treatment.")
+        str,
+        typer.Option(
+            "--reference", help="Category to compare with, or [bold]rest[/] for all cells but the treatment's."
+        ),
     ],
     treatment: Treatments = None,
     use_rep: UseRep = "X_pca",
@@ -143,9 +146,11 @@ def da(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Differential abundance: log p(x | treatment) - log p(x | reference) of every cell, out of fold.
+    """Differential abundance: compute log p(x | treatment) - log p(x | reference) of every cell.
 
-    Reads obs and one embedding into memory, no counts. OUT is a copy of INPUT with the results.
+    Each cell is scored by networks that did not see it.
+    The command reads obs and one embedding into memory, and no counts.
+    OUT is a copy of INPUT with the results.
     """
     with _session(quiet, verbose, json) as talk:
         settings = _settings(
@@ -185,10 +190,11 @@ def batch(
     out: Out,
     batch_key: Annotated[str, typer.Option("--batch-key", help="Column of obs with the batch.")],
     label_key: Annotated[
-        str | None, typer.Option("--label-key", help="Column with the cell type, which is held fixed.")
+        str | None, typer.Option("--label-key", help="Column of obs with the cell type, which is held fixed.")
     ] = None,
     use_rep: Annotated[
-        list[str] | None, typer.Option("--use-rep", help="Embedding in obsm, or X; repeat it to compare several.")
+        list[str] | None,
+        typer.Option("--use-rep", help="Embedding in obsm, or X for the matrix itself. Repeat it to compare several."),
     ] = None,
     key_added: KeyAdded = "batch_effect",
     plot: Plot = None,
@@ -203,9 +209,11 @@ def batch(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Batch effect: log p(x | own batch, label) - log p(x | label) of every cell; 0 where nothing of it is left.
+    """Batch effect score: compute log p(x | own batch, label) - log p(x | label) of every cell.
 
-    Reads obs and the embeddings into memory, no counts. OUT is a copy of INPUT with the results.
+    The score is 0 where no batch effect is left.
+    The command reads obs and the embeddings into memory, and no counts.
+    OUT is a copy of INPUT with the results.
     """
     with _session(quiet, verbose, json) as talk:
         settings = _settings(
@@ -231,16 +239,23 @@ def combination(
     out: Out,
     condition_key: Annotated[
         list[str],
-        typer.Option("--condition-key", help="Column whose categories are joined by +; or repeat it for two columns."),
+        typer.Option(
+            "--condition-key",
+            help="Column of obs with the treatments, joined by + in combinations. Repeat it if the treatments have two "
+            "columns.",
+        ),
     ],
     combination: Annotated[
         list[str],
         typer.Option(
-            "--combination", help="Both treatments, as [bold]a+b[/]; may be repeated. The first is held fixed."
+            "--combination", help="Two treatments, as [bold]a+b[/]. The first is held fixed. Repeat it for several."
         ),
     ],
     reference: Annotated[
-        str, typer.Option("--reference", help="Category without either; with two columns a pair, as [bold]no+no[/].")
+        str,
+        typer.Option(
+            "--reference", help="Category with neither treatment. With two columns a pair, as [bold]no+no[/]."
+        ),
     ],
     use_rep: UseRep = "X_pca",
     key_added: KeyAdded = "combination",
@@ -256,9 +271,10 @@ def combination(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Two treatments together: log p(x | a, b) - log p(x | a), and their interaction.
+    """Combination: compute log p(x | a, b) - log p(x | a) of every cell, and the interaction of the treatments.
 
-    Reads obs and one embedding into memory, no counts. OUT is a copy of INPUT with the results.
+    The command reads obs and one embedding into memory, and no counts.
+    OUT is a copy of INPUT with the results.
     """
     with _session(quiet, verbose, json) as talk:
         settings = _settings(
@@ -289,8 +305,8 @@ def response(
     source: Input,
     out: Out,
     treatment_key: Annotated[str, typer.Option("--treatment-key", help="Column of obs with the treatment.")],
-    donor_key: Annotated[str, typer.Option("--donor-key", help="Column with the donor.")],
-    reference: Annotated[str, typer.Option("--reference", help="Category that stands for no treatment.")],
+    donor_key: Annotated[str, typer.Option("--donor-key", help="Column of obs with the donor.")],
+    reference: Annotated[str, typer.Option("--reference", help="Category of the untreated cells.")],
     use_rep: UseRep = "X_pca",
     key_added: KeyAdded = "response",
     plot: Plot = None,
@@ -305,9 +321,10 @@ def response(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Response of every donor: log p(x | donor, treatment) - log p(x | donor, reference).
+    """Response of every donor: compute log p(x | donor, treatment) - log p(x | donor, reference) of every cell.
 
-    Reads obs and one embedding into memory, no counts. OUT is a copy of INPUT with the results.
+    The command reads obs and one embedding into memory, and no counts.
+    OUT is a copy of INPUT with the results.
     """
     with _session(quiet, verbose, json) as talk:
         settings = _settings(
@@ -338,19 +355,23 @@ def response(
 def score(
     source: Input,
     out: Out,
-    model: Annotated[Path, typer.Option("--model", help="Folder that model.save wrote.", show_default=False)],
+    model: Annotated[
+        Path, typer.Option("--model", help="Folder of a saved model (written by model.save).", show_default=False)
+    ],
     numerator: Annotated[
         list[str] | None,
         typer.Option(
             "--numerator",
-            help="key=value ...: a category, a number, [bold]OWN[/], each cell's own, or [bold]REST:[/]category, all "
-            "others. Keys left out are marginalised over.",
+            help="Condition as key=value ... A value is a category, a number, [bold]OWN[/] (each cell's own value) or "
+            "[bold]REST:[/]category (all other categories). A key that is left out is averaged over.",
         ),
     ] = None,
-    denominator: Annotated[list[str] | None, typer.Option("--denominator", help="The same.")] = None,
+    denominator: Annotated[
+        list[str] | None, typer.Option("--denominator", help="Condition to compare with, written as for --numerator.")
+    ] = None,
     method: Annotated[Method, typer.Option("--method", help="Estimator of the log ratio.")] = Method.auto,
     std: Annotated[
-        bool, typer.Option("--std", help="Also the standard error of every log ratio.", show_default=False)
+        bool, typer.Option("--std", help="Also compute the standard error of every log ratio.", show_default=False)
     ] = False,
     key_added: KeyAdded = "log_ratio",
     plot: Plot = None,
@@ -360,10 +381,11 @@ def score(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Score cells by a saved model: log p(x | numerator) - log p(x | denominator).
+    """Score cells with a saved model: compute log p(x | numerator) - log p(x | denominator) of every cell.
 
-    Reads obs, and the embedding block by block, so that cells need not fit into memory. OUT holds obs and the scores,
-    nothing else of INPUT; the same command after a kill goes on where it stopped.
+    The command reads obs, and the embedding block by block, so that the cells need not fit into memory.
+    OUT holds obs and the scores, and nothing else of INPUT.
+    If the command was killed, run it again: it goes on where it stopped.
     """
     with _session(quiet, verbose, json) as talk:
         top, bottom = parse_pairs("--numerator", numerator or []), parse_pairs("--denominator", denominator or [])

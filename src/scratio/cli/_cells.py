@@ -1,4 +1,4 @@
-"""Reading the part of an ``.h5ad`` file that an analysis needs, and adding results to a copy of the file."""
+"""Read the part of an ``.h5ad`` file that an analysis needs, and add results to a copy of the file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from scratio.tl._write import recorded_in
 UMAP = "X_umap"
 """Usual coordinates of a figure."""
 CURRENT = "0.2.0"
-"""Version of anndata's encoding of tables to which columns can be added; tables of others are written anew."""
+"""Version of anndata's encoding of tables that columns can be added to. Other tables are written again."""
 _NEW_COLUMNS = "scratio_new_columns"
 
 
@@ -36,9 +36,9 @@ class CellFile:
     Parameters
     ----------
     path
-        Its name.
+        Path of the file.
     file
-        The same, open.
+        The open file.
     """
 
     path: Path
@@ -51,11 +51,11 @@ class CellFile:
         Raises
         ------
         RefusedError
-            If they are no table.
+            If ``obs`` is not a table.
         """
         found = read_elem(self.file["obs"])
         if not isinstance(found, pd.DataFrame):
-            raise RefusedError(f"{self.path} holds no cells: its obs is no table")
+            raise RefusedError(f"{self.path} holds no cells: its obs is not a table")
         return found
 
     @property
@@ -65,24 +65,24 @@ class CellFile:
 
     @property
     def obsm(self) -> Mapping[str, Any]:
-        """Embeddings, as they lie in the file."""
+        """Embeddings, as stored in the file."""
         return self.file.get("obsm", {})
 
     def source_name(self, key: str) -> str:
-        """Where an embedding lies, for messages."""
+        """Name of the place of an embedding, for messages."""
         return X if key == X and X not in self.obsm else f"obsm[{key!r}]"
 
     def stored(self, key: str) -> h5py.Dataset | h5py.Group:
-        """Where an embedding lies in the file; ``"X"`` is the matrix of the file itself."""
+        """Stored embedding. ``"X"`` is the matrix of the file itself."""
         return self.file[X] if self.source_name(key) == X else self.obsm[key]
 
     def check(self, *, obs: Sequence[str], obsm: Sequence[str]) -> None:
-        """Refuse a file without these columns and embeddings, or without cells.
+        """Raise an error for a file without these columns and embeddings, or without cells.
 
         Raises
         ------
         RefusedError
-            If a key is missing; the message lists those there are.
+            If a key is missing. The message lists the keys that were found.
         """
         if self.n_cells == 0:
             raise RefusedError(f"{self.path} holds no cells")
@@ -98,19 +98,19 @@ class CellFile:
                     raise RefusedError(f"{self.path}: {name} has no key {key!r}; found: {found}")
 
     def basis(self, asked: str | None, use_rep: str) -> str:
-        """Key in ``obsm`` of the coordinates of a figure.
+        """Return the key in ``obsm`` of the coordinates of a figure.
 
         Parameters
         ----------
         asked
-            What was asked for, if anything.
+            Key that the user asked for, if any.
         use_rep
             Embedding of the analysis.
 
         Raises
         ------
         RefusedError
-            If there are no such coordinates, or none with two dimensions.
+            If there are no such coordinates, or they have fewer than two dimensions.
         """
         key = asked or (UMAP if UMAP in self.obsm else use_rep)
         self.check(obs=[], obsm=[key])
@@ -121,12 +121,12 @@ class CellFile:
         return key
 
     def coordinates(self, key: str) -> np.ndarray:
-        """First two columns of an embedding, shape (n_cells, 2)."""
+        """Return the first two columns of an embedding, shape (n_cells, 2)."""
         stored = self.stored(key)
         return np.asarray(stored[:, :2] if isinstance(stored, h5py.Dataset) else _dense(read_elem(stored))[:, :2])
 
     def read(self, representations: Iterable[str], key_added: str, *, backed: bool = False) -> AnnData:
-        """Labels, embeddings and an earlier result; neither counts nor graphs.
+        """Read labels, embeddings and an earlier result, but neither counts nor graphs.
 
         Parameters
         ----------
@@ -135,7 +135,7 @@ class CellFile:
         key_added
             Prefix of the results.
         backed
-            Whether embeddings stay on disk, as long as the file is open.
+            Whether embeddings stay on disk while the file is open.
         """
         uns = self.file.get("uns", {})
         parts: dict[str, Any] = {}
@@ -143,7 +143,7 @@ class CellFile:
             stored = self.stored(key)
             parts[key] = stored if backed and isinstance(stored, h5py.Dataset) else read_elem(stored)
         results = {key_added: read_elem(uns[key_added])} if key_added in uns else {}
-        # What an earlier result wrote, and what would be taken for it.
+        # Columns of an earlier result, and columns that look like them.
         earlier = [key for key in self.obsm if key not in parts and _is_of(key, key_added)]
         parts |= {key: read_elem(self.obsm[key]) for key in earlier}
         return AnnData(obs=self.obs, obsm=parts, uns=results)
@@ -156,28 +156,28 @@ class CellFile:
 
 @contextmanager
 def opened(path: Path) -> Iterator[CellFile]:
-    """An ``.h5ad`` file, open for reading within the block.
+    """Open an ``.h5ad`` file for reading within the block.
 
     Raises
     ------
     RefusedError
-        If the file is none, is damaged, or is older than anndata 0.7.
+        If the file is not an ``.h5ad`` file, is damaged, or is older than anndata 0.7.
     """
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise RefusedError(f"{path} is no .h5ad file, or is damaged: {error}") from error
+        raise RefusedError(f"{path} is not an .h5ad file, or is damaged: {error}") from error
     with file:
         cells = CellFile(path, file)
         with reading(path):
             _check_parts(path, file)
-            cells.obs  # noqa: B018 (read once, here, so that a table that cannot be read is refused)
+            cells.obs  # noqa: B018 (read once, here, so that a table that cannot be read raises an error)
         yield cells
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn whatever a file makes its readers raise within the block into a message about the file.
+    """Turn every error of a reader within the block into a message about the file.
 
     Raises
     ------
@@ -197,7 +197,7 @@ def reading(path: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What cells had in ``obs`` and ``obsm`` before an analysis, and what an earlier result wrote to ``varm``."""
+    """Contents of ``obs`` and ``obsm`` before an analysis, and what an earlier result wrote to ``varm``."""
 
     obs: pd.DataFrame
     obsm: dict[str, Any]
@@ -205,21 +205,21 @@ class Snapshot:
 
     @classmethod
     def of(cls, adata: AnnData, key_added: str) -> Snapshot:
-        """The same of cells as they are; embeddings are not copied."""
+        """Take the snapshot of cells. Embeddings are not copied."""
         return cls(adata.obs.copy(), dict(adata.obsm), recorded_in(adata.uns.get(key_added)).get("varm", []))
 
 
 def write_with_results(source: Path, out: Path, before: Snapshot, after: AnnData, key_added: str) -> None:
-    """Copy a file and add to the copy what an analysis has added to its cells; the file appears whole or not at all.
+    """Copy a file and add the results of an analysis to the copy. The file appears complete or not at all.
 
-    All else is copied byte by byte and never read, so that it needs no memory and stays as it is.
+    Everything else is copied byte by byte and never read. It needs no memory and stays as it is.
 
     Parameters
     ----------
     source, out
-        Input and result; they may be the same.
+        Files of the input and the result; they may be one file.
     before, after
-        What the cells had as they were read, and the cells with the results.
+        Snapshot of the cells as they were read, and the cells with the results.
     key_added
         Prefix of the results.
     """
@@ -249,7 +249,7 @@ def _write_columns(file: h5py.File, before: pd.DataFrame, after: pd.DataFrame) -
     for name in before.columns.difference(after.columns):
         del obs[name]
     changed = [name for name in after if name not in before or not after[name].equals(before[name])]
-    # A table of the new columns alone has them as this version of anndata writes them.
+    # Write a table of the new columns alone, so that they have the encoding of this version of anndata.
     write_elem(file, _NEW_COLUMNS, after[changed])
     for name in changed:
         if name in obs:
@@ -264,7 +264,7 @@ def _check_parts(path: Path, file: h5py.File) -> None:
         raise RefusedError(f"{path} holds no cells: it has no obs")
     if isinstance(file["obs"], h5py.Dataset) or isinstance(file.get("obsm"), h5py.Dataset):
         raise RefusedError(
-            f"{path} was written by an anndata older than 0.7; write it anew with "
+            f"{path} was written by an anndata older than 0.7; write it again with "
             "anndata.read_h5ad(path).write_h5ad(path)"
         )
 

@@ -1,4 +1,4 @@
-"""Conditions and combinations as they are written on a command line."""
+"""Read conditions and combinations that were written on a command line."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ OWN_LABEL, REST_PREFIX = "OWN", "REST:"
 
 
 def parse_pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
-    """Keys and values of ``key=value``, an empty text standing for no condition.
+    """Return the keys and values of texts ``key=value``. An empty text stands for no condition.
 
     Parameters
     ----------
     option
         Name of the option, for errors.
     texts
-        What was given.
+        Texts of the option.
 
     Raises
     ------
@@ -47,15 +47,15 @@ def parse_pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
 
 
 def as_condition(option: str, pairs: dict[str, str], continuous: Collection[str]) -> dict[str, Any]:
-    """Condition as :meth:`scratio.model.ScRatio.log_ratio` takes it.
+    """Return a condition in the form that :meth:`scratio.model.ScRatio.log_ratio` takes.
 
     Parameters
     ----------
     option
         Name of the option, for errors.
     pairs
-        Keys and values as they were written: a category or number, ``OWN``, each cell's own, or ``REST:category``,
-        every category but one.
+        Keys and values as they were written: a category, a number, ``OWN`` (each cell's own value) or
+        ``REST:category`` (all categories but one).
     continuous
         Keys whose values are numbers.
 
@@ -81,14 +81,14 @@ def as_condition(option: str, pairs: dict[str, str], continuous: Collection[str]
 
 
 def split_pair(option: str, text: str, firsts: Collection[str], seconds: Collection[str]) -> tuple[str, str]:
-    """Categories of two keys written as ``first+second``; a category may hold a plus itself.
+    """Return the categories of two keys written as ``first+second``. A category may contain a plus itself.
 
     Parameters
     ----------
     option
         Name of the option, for errors.
     text
-        What was given.
+        Text of the option.
     firsts, seconds
         Categories of the two keys.
 

@@ -1,4 +1,4 @@
-"""Arguments and options that the commands share. Nothing heavy is imported here: ``--help`` reads it."""
+"""Arguments and options that the commands share. ``--help`` reads this file, so that it imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Method(StrEnum):
 
 
 class Effort(StrEnum):
-    """What is fitted, as in :meth:`scratio.model.ScRatio.train`."""
+    """How much is fitted, as in :meth:`scratio.model.ScRatio.train`."""
 
     default = "default"
     quick = "quick"
@@ -61,58 +61,67 @@ class Accelerator(StrEnum):
     mps = "mps"
 
 
-FILES, TRAINING, TALK = "Files", "Training", "What is shown"
+FILES, TRAINING, TALK = "Files", "Training", "Messages"
 """Panels of the help."""
 
-Input = Annotated[Path, typer.Argument(metavar="INPUT", help="Cells, an .h5ad file.", show_default=False)]
+Input = Annotated[Path, typer.Argument(metavar="INPUT", help="File with the cells (.h5ad).", show_default=False)]
 Out = Annotated[
     Path,
-    typer.Option("--out", "-o", help="Result, an .h5ad file.", rich_help_panel=FILES, show_default=False),
+    typer.Option("--out", "-o", help="File for the result (.h5ad).", rich_help_panel=FILES, show_default=False),
 ]
 Plot = Annotated[
     Path | None,
-    typer.Option("--plot", help="Figure of the result: .png, .pdf or .svg.", rich_help_panel=FILES),
+    typer.Option("--plot", help="File for a figure of the result (.png, .pdf or .svg).", rich_help_panel=FILES),
 ]
 Basis = Annotated[
     str | None,
     typer.Option(
         "--basis",
-        help="Coordinates in obsm for the figure. By default X_umap, else the first two dimensions of the embedding.",
+        help="Coordinates in obsm for the figure. By default X_umap, or the first two dimensions of the embedding.",
         rich_help_panel=FILES,
     ),
 ]
 Json = Annotated[
     Path | None,
-    typer.Option("--json", help="Summary for programs; - writes it to stdout.", rich_help_panel=FILES),
+    typer.Option("--json", help="File for a summary in JSON; - writes it to stdout.", rich_help_panel=FILES),
 ]
 Force = Annotated[
-    bool, typer.Option("--force", "-f", help="Replace files that exist.", rich_help_panel=FILES, show_default=False)
+    bool, typer.Option("--force", "-f", help="Replace existing files.", rich_help_panel=FILES, show_default=False)
 ]
 
 Treatments = Annotated[
     list[str] | None,
-    typer.Option("--treatment", help="Category to ask about; may be repeated. By default all but the reference."),
+    typer.Option(
+        "--treatment",
+        help="Category to compare with the reference. Repeat it for several. By default all other categories.",
+    ),
 ]
 CovariateKeys = Annotated[
-    list[str] | None, typer.Option("--covariate-key", help="Column of labels to be held fixed; may be repeated.")
+    list[str] | None,
+    typer.Option("--covariate-key", help="Column of labels to hold fixed, such as a batch. Repeat it for several."),
 ]
 SampleKey = Annotated[
     str | None,
-    typer.Option("--sample-key", help="Column with donors or samples, across which differences are tested."),
+    typer.Option("--sample-key", help="Column with the samples or donors, the replicates of the test."),
 ]
 Covariates = Annotated[
     str | None,
     typer.Option("--covariates", help="Formula of what the test across samples holds fixed, such as '~ age + sex'."),
 ]
 DonorKey = Annotated[
-    str | None, typer.Option("--donor-key", help="Column with donors, where some gave several samples.")
+    str | None, typer.Option("--donor-key", help="Column with the donors, if some donors have several samples.")
 ]
 MinCells = Annotated[
-    int, typer.Option("--min-cells", min=1, help="Cells of a condition below which a sample takes no part in it.")
+    int,
+    typer.Option(
+        "--min-cells", min=1, help="Smallest number of cells of a condition that a sample needs to take part."
+    ),
 ]
-UseRep = Annotated[str, typer.Option("--use-rep", help="Embedding in obsm, or X, the matrix itself.")]
+UseRep = Annotated[str, typer.Option("--use-rep", help="Embedding in obsm, or X for the matrix itself.")]
 KeyAdded = Annotated[str, typer.Option("--key-added", help="Prefix of the results in obs, obsm and uns.")]
-NFolds = Annotated[int, typer.Option("--n-folds", min=2, help="Cross-fitting folds.", rich_help_panel=TRAINING)]
+NFolds = Annotated[
+    int, typer.Option("--n-folds", min=2, help="Number of cross-fitting folds.", rich_help_panel=TRAINING)
+]
 MethodOption = Annotated[
     Method, typer.Option("--method", help="Estimator of the log ratio.", rich_help_panel=TRAINING, show_choices=True)
 ]
@@ -120,35 +129,39 @@ EffortOption = Annotated[
     Effort,
     typer.Option(
         "--effort",
-        help="[bold]quick[/] trains no network: closed forms of the densities, weighed by held-out labels, in seconds; "
-        "coarser.",
+        help="[bold]quick[/] trains no network and answers in seconds from simple densities, with less detail.",
         rich_help_panel=TRAINING,
         show_choices=True,
     ),
 ]
 RandomState = Annotated[
-    int, typer.Option("--random-state", min=0, help="Seed of everything.", rich_help_panel=TRAINING)
+    int, typer.Option("--random-state", min=0, help="Seed of all random numbers.", rich_help_panel=TRAINING)
 ]
 MaxSteps = Annotated[
     int | None,
     typer.Option(
         "--max-steps",
         min=1,
-        help="Training steps at most. By default as many as the cells need; a few for a quick try.",
+        help="Largest number of training steps. By default it depends on the number of cells.",
         rich_help_panel=TRAINING,
     ),
 ]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Cells per step.", rich_help_panel=TRAINING)]
+BatchSize = Annotated[
+    int | None,
+    typer.Option("--batch-size", min=1, help="Number of cells in a training step.", rich_help_panel=TRAINING),
+]
 AcceleratorOption = Annotated[
     Accelerator | None,
-    typer.Option("--accelerator", help="Device to train on. By default the best there is.", rich_help_panel=TRAINING),
+    typer.Option(
+        "--accelerator", help="Device to train on. By default the best that is available.", rich_help_panel=TRAINING
+    ),
 ]
 Backed = Annotated[
     bool,
     typer.Option(
         "--backed",
-        help="Train from disk; the diagnostics still read the embedding once. Batches, and so results, differ by "
-        "chance from those in memory.",
+        help="Train from disk. The diagnostics still read the embedding into memory once. The batches differ by chance "
+        "from those in memory, and so do the results.",
         rich_help_panel=TRAINING,
         show_default=False,
     ),
@@ -156,14 +169,14 @@ Backed = Annotated[
 
 Quiet = Annotated[
     bool,
-    typer.Option("--quiet", "-q", help="Warnings and errors alone.", rich_help_panel=TALK, show_default=False),
+    typer.Option("--quiet", "-q", help="Show warnings and errors only.", rich_help_panel=TALK, show_default=False),
 ]
 Verbose = Annotated[
     bool,
     typer.Option(
         "--verbose",
         "-v",
-        help="Also where an error arose, and what dependencies warn of.",
+        help="Also show where an error occurred, and the warnings of dependencies.",
         rich_help_panel=TALK,
         show_default=False,
     ),

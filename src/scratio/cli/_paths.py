@@ -1,4 +1,4 @@
-"""The files a command is given, checked before anything is read."""
+"""Input and output files of a command, checked before anything is read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scratio.cli._session import RefusedError
 
 STDOUT = Path("-")
 ZARR_FILES = ("zarr.json", ".zgroup")
-"""What a zarr store has in its folder."""
+"""Files that mark a folder as a zarr store."""
 PLOT_SUFFIXES = (".pdf", ".png", ".svg")
 
 
@@ -35,18 +35,18 @@ class Paths:
     force: bool
 
     def check(self, *, copies_source: bool) -> None:
-        """Refuse files that could not be read or written.
+        """Raise an error for files that cannot be read or written.
 
         Parameters
         ----------
         copies_source
-            Whether the result holds all that the input does, so that it may take its place.
+            Whether the result holds everything of the input, so that it may replace the input.
 
         Raises
         ------
         RefusedError
-            If the input is missing, or an output has an unknown suffix, no folder to go to, or would replace a file
-            without leave.
+            If the input is missing, or an output has an unknown suffix, has no folder, or would replace a file
+            although ``--force`` was not given.
         """
         _check_source(self.source)
         if self.out.suffix != ".h5ad":
@@ -62,14 +62,16 @@ class Paths:
 
     def _check_output(self, option: str, path: Path, *, may_be_source: bool) -> None:
         if not path.parent.is_dir():
-            raise RefusedError(f"{option}: there is no folder {path.parent}; make it first")
+            raise RefusedError(f"{option}: there is no folder {path.parent}; create it first")
         if path.is_dir():
             raise RefusedError(f"{option}: {path} is a folder; name a file in it")
         if not os.access(path.parent, os.W_OK):
             raise RefusedError(f"{option}: no permission to write into the folder {path.parent}")
         if path.exists() and path.samefile(self.source):
             if not may_be_source:
-                raise RefusedError(f"{option}: {path} is INPUT, and what is written does not hold all that INPUT does")
+                raise RefusedError(
+                    f"{option}: {path} is INPUT, and the result does not hold everything that INPUT does"
+                )
             if not self.force:
                 raise RefusedError(f"{option}: {path} is INPUT; pass --force to add the results to it")
         if path.exists() and not self.force:
@@ -83,7 +85,7 @@ def _check_source(path: Path) -> None:
         file = path.with_suffix(".h5ad")
         file = file.with_stem(f"{file.stem}-from-zarr") if file.exists() else file
         how = f"anndata.read_zarr({str(path)!r}).write_h5ad({str(file)!r})"
-        raise RefusedError(f"INPUT: {path} is a zarr store; an .h5ad file is needed: write it by {how}")
+        raise RefusedError(f"INPUT: {path} is a zarr store; an .h5ad file is needed: write it with {how}")
     if not path.exists():
         raise RefusedError(f"INPUT: there is no file {path}")
     if not os.access(path, os.R_OK):

@@ -17,22 +17,22 @@ from scratio.cli._summary import Result
 
 DPI, PANEL, PER_ROW = 150, (5.5, 4.5), 4
 TABLES = {"batch": "batch_effect", "combination": "combination_effect", "response": "treatment_response"}
-"""Plots that need no coordinates."""
+"""Names of the plots that need no coordinates."""
 
 
 def draw(result: Result, coordinates: Mapping[str, Any] | None, path: Path) -> None:
-    """Draw a result into a file, which appears whole or not at all.
+    """Draw a result into a file. The file appears complete or not at all.
 
     Parameters
     ----------
     result
-        What was found.
+        Result of the analysis.
     coordinates
-        Two columns for each cell, by their key; for an embedding.
+        Two columns for each cell, by their key, for a plot of an embedding.
     path
-        File; its suffix decides the format.
+        File. Its suffix decides the format.
     """
-    # A window system may be absent, and is not wanted.
+    # There may be no window system, and none is needed.
     plt.switch_backend("Agg")
     figure = _table(result) if coordinates is None else _embedding(result, coordinates)
     try:
@@ -47,7 +47,7 @@ def _table(result: Result) -> Figure:
 
 
 def _embedding(result: Result, coordinates: Mapping[str, Any]) -> Figure:
-    """One panel, or one for each of several treatments."""
+    """Draw one panel, or one panel for each of several treatments."""
     key, groups = result.key_added, result.groups
     ((basis, values),) = coordinates.items()
     tables = {name: table for name, table in result.adata.obsm.items() if name.startswith(f"{key}_") and groups}

@@ -1,4 +1,4 @@
-"""What a command says and how it ends: notes, warnings, errors, exit codes."""
+"""Messages and exit codes of a command: notes, warnings and errors."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from rich.text import Text
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 """Exit codes; 0 is success."""
 WIDTH = 120
-"""Columns of a table that goes to a file or a pipe."""
+"""Width of a table that goes to a file or a pipe."""
 OF_INPUT = (KeyError, ValueError, TypeError, FileNotFoundError, FileExistsError)
-"""What scratio raises about its input."""
+"""Errors that scratio raises about its input."""
 OF_PROGRAMMERS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
-"""Warnings that no user of a command can do anything about."""
+"""Warnings that a user of a command cannot act on."""
 
 
 class RefusedError(Exception):
-    """Arguments or files that a command cannot work with; the message says what was found and what to do."""
+    """Arguments or files that a command cannot use. The message says what was found and what to do."""
 
 
 @dataclass(frozen=True)
 class Talk:
-    """Where a command writes to.
+    """Streams that a command writes to.
 
     Parameters
     ----------
     results
-        Tables: stdout, or stderr where that is taken.
+        Stream for tables: stdout, or stderr if a program reads stdout.
     log
-        Everything else: stderr.
+        Stream for everything else: stderr.
     stdout
-        What is stdout to the outside; within a session ``sys.stdout`` is stderr.
+        The true stdout. Within a session ``sys.stdout`` is stderr.
     quiet, verbose
-        As the options of these names.
+        Values of ``--quiet`` and ``--verbose``.
     """
 
     results: Console
@@ -52,16 +52,16 @@ class Talk:
 
     @property
     def shows_progress(self) -> bool:
-        """Whether progress is shown: as a bar in a terminal, as a line now and then in a log file."""
+        """Whether progress is shown: as a bar in a terminal, as occasional lines in a log file."""
         return not self.quiet
 
     def note(self, text: str) -> None:
-        """Say what is being done."""
+        """Tell the user what is being done."""
         if not self.quiet:
             self.say("", text, "dim")
 
     def say(self, label: str, text: str, style: str) -> None:
-        """One message in one line of the log, however long, so that programs can search it; markup is left as it is."""
+        """Write a message as one line of the log, so that programs can search it. Markup in it stays as it is."""
         self.log.print(Text.assemble((label, style), text if label else (text, style)), soft_wrap=True)
 
 
@@ -72,24 +72,24 @@ def session(*, quiet: bool, verbose: bool, stdout_is_taken: bool) -> Iterator[Ta
     Parameters
     ----------
     quiet, verbose
-        As the options of these names.
+        Values of ``--quiet`` and ``--verbose``.
     stdout_is_taken
-        Whether stdout is for a program to read, so that tables go to stderr.
+        Whether a program reads stdout, so that tables go to stderr.
 
     Raises
     ------
     typer.Exit
-        After an error: 2 for what scratio refuses, 1 for what went wrong during the work, 130 after Ctrl-C.
+        After an error: 2 if scratio cannot use the input, 1 if something went wrong during the work, 130 after Ctrl-C.
     """
     log, stdout = Console(file=sys.stderr, highlight=False), sys.stdout
     shown = sys.stderr if stdout_is_taken else stdout
-    # Rich takes what is no terminal for 80 columns wide.
+    # Rich assumes 80 columns for everything that is not a terminal.
     results = Console(file=shown, highlight=False, width=None if shown.isatty() else WIDTH)
     talk = Talk(results, log, stdout, quiet, verbose)
     try:
         if quiet and verbose:
-            raise RefusedError("--quiet and --verbose exclude each other")
-        # What dependencies print is no result.
+            raise RefusedError("--quiet and --verbose exclude each other; pass one of them")
+        # Dependencies may print; that is not part of the result.
         with _warnings_shown(talk), contextlib.redirect_stdout(sys.stderr):
             yield talk
     except typer.Exit:
@@ -106,7 +106,7 @@ def session(*, quiet: bool, verbose: bool, stdout_is_taken: bool) -> Iterator[Ta
 
 
 def exit_code(error: BaseException) -> int:
-    """Exit code of an error: whose fault it was.
+    """Return the exit code of an error.
 
     Examples
     --------
@@ -121,7 +121,7 @@ def exit_code(error: BaseException) -> int:
 
 
 def message(error: BaseException) -> str:
-    """Message of an error; the name of its class where there would be none or it is not scratio's.
+    """Return the message of an error, with the name of its class if the message is empty or not scratio's.
 
     Examples
     --------
@@ -136,14 +136,14 @@ def message(error: BaseException) -> str:
 
 
 def _is_raised_by_scratio(error: BaseException) -> bool:
-    """Whether the innermost frame is scratio's, so that the error is a refusal and no accident in a dependency."""
+    """Whether the innermost frame is scratio's, so that scratio raised the error on purpose."""
     innermost = list(traceback.walk_tb(error.__traceback__))[-1:]
     return any(frame.f_globals.get("__name__", "").startswith("scratio.") for frame, _ in innermost)
 
 
 @contextlib.contextmanager
 def _warnings_shown(talk: Talk) -> Iterator[None]:
-    """Show each warning once as a message, and put Python's own way back after the block."""
+    """Show each warning once as a message. Restore Python's own handling of warnings after the block."""
     seen: set[str] = set()
 
     def show(

@@ -26,7 +26,7 @@ TABLES = ("table", "summary", "diagnostics")
 
 @dataclass(frozen=True)
 class Result:
-    """What an analysis has found.
+    """Result of an analysis.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class Result:
     key_added
         Prefix of the results.
     arguments
-        What the function was called with.
+        Arguments of the function.
     adata
         Cells with the results.
     keys
@@ -50,30 +50,30 @@ class Result:
 
     @property
     def record(self) -> Mapping[str, Any]:
-        """What lies in ``uns``."""
+        """Record of the result in ``uns``."""
         return self.adata.uns[self.key_added]
 
     @property
     def groups(self) -> list[str]:
-        """Treatments whose results are columns of tables in ``obsm``; empty where there is one alone."""
+        """Treatments whose results are columns of tables in ``obsm``; empty if there is only one treatment."""
         table = self.adata.obsm.get(f"{self.key_added}_log_ratio") if self.command == "da" else None
         return [] if table is None else [str(name) for name in table.columns]
 
 
 def summary(result: Result, *, source: Path, out: Path, seconds: float) -> dict[str, Any]:
-    """Everything that can be said of a result in numbers and words, as plain data without NaN.
+    """Summarise a result as plain data without NaN.
 
     Parameters
     ----------
     result
-        What was found.
+        Result of the analysis.
     source, out
-        Input and result.
+        Files of the input and the result.
     seconds
-        Time it took.
+        Time that the command took.
     """
     record, obs = result.record, result.adata.obs
-    # In files None is a word; here it need not be.
+    # Files store None as a word; JSON has null.
     given = {name for name, value in result.arguments.items() if value is None}
     params = {name: None if name in given else value for name, value in record["params"].items()}
     if result.command == "score":
@@ -104,7 +104,7 @@ def _sizes(labels: pd.Series) -> dict[str, int]:
 
 
 def _columns(result: Result) -> dict[str, tuple[pd.Series, ...]]:
-    """Log ratio, support and q-value (if there is one) of every comparison."""
+    """Log ratio, support and q-value (if tested) of every comparison."""
     key, adata = result.key_added, result.adata
     if result.groups:
         tables = [adata.obsm.get(f"{key}_{name}") for name in ("log_ratio", "support", "qvalue")]
@@ -120,7 +120,7 @@ def _columns(result: Result) -> dict[str, tuple[pd.Series, ...]]:
 
 
 def _names(result: Result) -> list[str]:
-    """Comparisons that have columns of their own."""
+    """Names of the comparisons that have columns of their own."""
     if result.command == "batch":
         return list(result.arguments["use_rep"])
     if result.command == "combination":
@@ -144,7 +144,7 @@ def _numbers(log_ratio: pd.Series, support: pd.Series, qvalue: pd.Series | None 
 
 
 def plain(value: Any) -> Any:
-    """The same as JSON can hold it: tables as lists of rows, what is not finite as None.
+    """Convert a value to what JSON can hold: tables to lists of rows, numbers that are not finite to None.
 
     Examples
     --------
@@ -174,9 +174,9 @@ def write_json(found: dict[str, Any], path: Path | None, stdout: TextIO) -> None
     found
         Summary.
     path
-        File; None for stdout.
+        File; None writes to stdout.
     stdout
-        Where that goes.
+        Stream of stdout.
     """
     text = json.dumps(found, indent=2, allow_nan=False) + "\n"
     if path is None:
@@ -188,7 +188,7 @@ def write_json(found: dict[str, Any], path: Path | None, stdout: TextIO) -> None
 
 
 def show(talk: Talk, found: dict[str, Any]) -> None:
-    """Print a summary as a table, with the verdicts there are."""
+    """Print a summary as a table, and below it the verdicts."""
     table = Table(title=f"{found['command']}: log ratio in nats", title_justify="left")
     table.add_column("", overflow="fold")
     for name in ("cells", "mean", "5%", "median", "95%", "supported"):
@@ -201,7 +201,7 @@ def show(talk: Talk, found: dict[str, Any]) -> None:
         cells = [f"{row['n_scored']:,}", *("" if x is None else f"{x:.2f}" for x in numbers), f"{row['n_supported']:,}"]
         if tested:
             cells.append("" if row["n_significant"] is None else f"{row['n_significant']:,}")
-        # Names are the user's: brackets in them are no markup.
+        # Names belong to the user: brackets in them are not markup.
         table.add_row(Text(row["name"]), *cells)
     talk.results.print(table)
     for row in found["tables"].get("diagnostics", []):

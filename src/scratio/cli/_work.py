@@ -1,4 +1,4 @@
-"""What the commands do: read, call :mod:`scratio.tl`, write. Everything heavy is imported here."""
+"""Work of the commands: read, call :mod:`scratio.tl`, write. Everything heavy is imported here."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Analysis:
     representations
         Embeddings it needs.
     question, settings
-        Arguments of the function: what is asked, and how it is answered.
+        Arguments of the function: those of the question, and those of the method.
     basis
         Coordinates for the figure, if they were asked for.
     backed
@@ -61,7 +61,7 @@ def run_analysis(talk: Talk, paths: Paths, analysis: Analysis) -> None:
     Parameters
     ----------
     talk
-        Where to say what is done.
+        Streams for messages.
     paths
         Input and outputs.
     analysis
@@ -107,7 +107,7 @@ def run_score(
     Parameters
     ----------
     talk
-        Where to say what is done.
+        Streams for messages.
     paths
         Input and outputs.
     model_dir
@@ -122,7 +122,7 @@ def run_score(
     Raises
     ------
     RefusedError
-        If the folder holds no model, or the input or a condition does not fit it.
+        If the folder holds no model, or the input or a condition does not fit the model.
     """
     start = time.monotonic()
     key = _loaded(model_dir).obsm_key
@@ -168,9 +168,9 @@ def _of_categories(question: Mapping[str, Any], obs: pd.DataFrame) -> dict[str, 
 
 
 def _loaded(path: Path, adata: AnnData | None = None) -> ScRatio:
-    """Saved model, with the cells that are to be scored."""
+    """Load a saved model, with the cells to score if they are given."""
     if adata is not None:
-        # The folder has been read before: what is refused now is the cells.
+        # The folder was read before. An error here concerns the cells.
         return ScRatio.load(path, adata)
     try:
         return ScRatio.load(path)
@@ -179,7 +179,7 @@ def _loaded(path: Path, adata: AnnData | None = None) -> ScRatio:
 
 
 def _report(talk: Talk, paths: Paths, result: Result, coordinates: Mapping[str, Any] | None, start: float) -> None:
-    """Figure, summary and table of a result that has been written."""
+    """Write the figure and the summary of a result, and print its table."""
     if paths.plot is not None:
         from scratio.cli._plots import draw
 

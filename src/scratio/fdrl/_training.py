@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from scratio._check import warn_user
 from scratio._progress import Progress
 from scratio._random import torch_generator
 from scratio.fdrl._gradient_flow import gradient_flow
@@ -243,10 +243,8 @@ def fit_stale_ratio(
     )
     last = float(table["separation"].iloc[-1])
     if last > SEPARATE:
-        warnings.warn(
+        warn_user(
             f"FDRL has not converged: in {last:.0%} of pairs a sample is told from a cell. Train longer, or raise "
             "step_size or n_flow_steps.",
-            UserWarning,
-            stacklevel=4,
         )
     return table

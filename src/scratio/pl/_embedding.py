@@ -15,7 +15,7 @@ from matplotlib.colors import Colormap
 from matplotlib.lines import Line2D
 from pandas.api.types import is_list_like
 
-from scratio._check import check_obs_key
+from scratio._check import check_anndata, check_obs_key
 from scratio._modality import takes_modality
 from scratio.pl._base import (
     HALO,
@@ -117,6 +117,7 @@ def embedding(
     >>> ax.get_title()
     'true_log_ratio'
     """
+    check_anndata(adata)
     asked: Any = group
     groups: list[Any] = list(asked) if is_list_like(asked) else [asked]
     if len(groups) > 1 and ax is not None:

@@ -16,8 +16,9 @@ from scratio._modality import takes_modality
 from scratio.pl._base import DIVERGING, UNSUPPORTED, finish, new_axes, stored_result, style_of
 from scratio.pl._embedding import point_size
 
-N_BINS, LEAST = 14, 3
-"""Fields of the grid of arrows in each direction, and cells that a field needs for an arrow."""
+N_BINS, LEAST, OUTER = 14, 3, 0.005
+"""Fields of the grid of arrows in each direction; cells that a field needs for an arrow; share of the cells on each
+side that may lie beyond the axes."""
 
 
 @takes_modality
@@ -56,7 +57,8 @@ def translate(
     Returns
     -------
     Axes. Grey cells are of the target, blue cells are of the source, and red ones are the blue ones after the
-    translation, all in random order. Arrows are mean displacements of the source cells in the fields of a grid.
+    translation, all in random order. Arrows are mean displacements of the source cells in the fields of a grid. The
+    axes leave out one percent of the cells in each direction.
 
     Raises
     ------
@@ -111,6 +113,10 @@ def translate(
         start[:, 0], start[:, 1], step[:, 0], step[:, 1], angles="xy", scale_units="xy", scale=1.0, width=0.004,
         color="0.15", zorder=3,
     )  # fmt: skip
+    # A few far cells would squeeze the others.
+    low, high = np.quantile(cells, (OUTER, 1.0 - OUTER), axis=0)
+    margin = 0.1 * np.where(high > low, high - low, 1.0)
+    ax.set(xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(low[1] - margin[1], high[1] + margin[1]))
     short = name.removeprefix("X_")
     ax.set(xlabel=f"{short} {components[0]}", ylabel=f"{short} {components[1]}")
     ax.set_title(f"{source} to {target}" if title is None else title)
@@ -136,8 +142,8 @@ def _words(condition: Mapping[str, Any]) -> str:
 
 def _arrows(x: np.ndarray, moved: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean position and mean displacement of the cells in every field of a grid, without fields of few cells."""
-    low, high = x.min(0), x.max(0)
-    field = np.clip(((x - low) / np.where(high > low, high - low, 1.0) * N_BINS).astype(int), 0, N_BINS - 1)
+    low, high = np.quantile(x, (OUTER, 1.0 - OUTER), axis=0)
+    field = np.clip(np.floor((x - low) / np.where(high > low, high - low, 1.0) * N_BINS).astype(int), 0, N_BINS - 1)
     place = field[:, 0] * N_BINS + field[:, 1]
     counts = np.bincount(place, minlength=N_BINS**2)
     means = [np.bincount(place, values, N_BINS**2) for values in (*x.T, *(moved - x).T)]

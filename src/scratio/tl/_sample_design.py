@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scratio._check import check_at_least
+from scratio._check import check_at_least, warn_user
 from scratio.stats import SampleDesign
 from scratio.tl._covariates import formula_columns, formula_keys, label_columns
 
@@ -171,10 +170,9 @@ def samples_of(
     fewest = int(donors.min())
     has_enough = fewest >= ENOUGH and design.residual_df >= FEWEST_DF
     if not has_enough:
-        warnings.warn(
+        warn_user(
             f"{fewest} samples of a group and {design.residual_df} degrees of freedom are too few for q-values, which "
             f"are NaN: what so few have in common cannot be told from chance. {ENOUGH} and {FEWEST_DF} are needed",
-            stacklevel=4,
         )
     return Samples(key, table, within, design, replicates["donor"].to_numpy(), has_enough, reference)
 
@@ -216,7 +214,7 @@ def samples_with_numbers(obs: pd.DataFrame, number_key: str, settings: SampleSet
     if within:
         alone = used.groupby("donor")["sample"].transform("size") == 1
         table.loc[used.index[alone], "left_out"] = "its donor has no other sample"
-    _warn_of_left_out(table, key, {}, stacklevel=4)
+    _warn_of_left_out(table, key, {})
     table["replicate"] = _numbered(table, ["donor", "sample"] if within else ["donor"])
     replicates = _replicates(table)
     tested = replicates["value"].to_numpy()
@@ -224,10 +222,9 @@ def samples_with_numbers(obs: pd.DataFrame, number_key: str, settings: SampleSet
     design = _design(obs, place, table, tested - tested.mean(), within, (), settings)
     has_enough = design.residual_df >= FEWEST_DF_NUMBERS
     if not has_enough:
-        warnings.warn(
+        warn_user(
             f"{len(tested)} replicates leave {design.residual_df} degrees of freedom, too few for q-values, which are "
             f"NaN; {FEWEST_DF_NUMBERS} are needed",
-            stacklevel=3,
         )
     return Samples(key, table, within, design, replicates["donor"].to_numpy(), has_enough)
 
@@ -332,7 +329,7 @@ def _effective(n: np.ndarray, m: np.ndarray) -> np.ndarray:
     return n * m / np.maximum(n + m, 1)
 
 
-def _warn_of_left_out(table: pd.DataFrame, key: str, names: dict[str, str], stacklevel: int = 5) -> None:
+def _warn_of_left_out(table: pd.DataFrame, key: str, names: dict[str, str]) -> None:
     """Say which samples take no part, why, and how many cells they have, of both conditions if there are two."""
     out = table[table["left_out"] != ""]
     if out.empty:
@@ -344,9 +341,8 @@ def _warn_of_left_out(table: pd.DataFrame, key: str, names: dict[str, str], stac
         more = ", ..." if len(of_samples) > len(shown) else ""
         parts.append(f"{len(rows)} because {reason}: {', '.join(shown)}{more}")
     kind = "samples" if not names else "samples of a condition"
-    warnings.warn(
+    warn_user(
         f"{len(out)} of {len(table)} {kind} in obs[{key!r}] take no part in the test. {'; '.join(parts)}",
-        stacklevel=stacklevel,
     )
 
 
