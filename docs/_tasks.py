@@ -39,7 +39,7 @@ def table(text: str) -> list[list[str]]:
     """Rows of the table, its header first."""
     rows = [["task", *TOOLS]]
     for task, of in code(text).items():
-        rows.append([task, *(str(n_lines(block)) if block else "-" for block in of.values())])
+        rows.append([task, *(str(n_lines(block)) if block else "–" for block in of.values())])
     return rows
 
 
