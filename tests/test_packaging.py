@@ -63,8 +63,8 @@ def test_the_workflow_tests_every_python_that_the_package_names():
 TUTORIALS = sorted((ROOT / "tutorials").glob("*.py"))
 
 
-def test_there_are_five_tutorials_and_every_notebook_has_a_text():
-    assert len(TUTORIALS) == 5
+def test_there_are_six_tutorials_and_every_notebook_has_a_text():
+    assert len(TUTORIALS) == 6
     assert {file.stem for file in TUTORIALS} == {file.stem for file in (ROOT / "tutorials").glob("*.ipynb")}
 
 

@@ -42,8 +42,9 @@ scratio.pl.embedding(adata)  # on the UMAP: colours centred at 0, unsupported ce
 scratio.pl.violin(adata, groupby="bulk_labels")
 
 # %% [markdown]
-# Here the truth is known. The estimated log ratios of the cell types lie close to it; those of small types are smaller
-# than the truth, because few cells are little evidence.
+# Here the truth is known. The signs of the large types are right, and the estimates are smaller than the truth: 700
+# cells are little evidence, and scratio shows only what the labels of held-out cells support. Types of a few cells
+# cannot be told.
 
 # %%
 by_type = adata.obs.groupby("bulk_labels", observed=True)
