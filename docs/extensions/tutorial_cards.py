@@ -57,7 +57,7 @@ CARDS = {
     "melanoma": Card(
         "Compare conditions",
         "Patients who respond to checkpoint therapy and patients who do not: a test with patients as replicates.",
-        part=(0.0, 0.335),
+        part=(0.0, 0.29),
     ),
     "synovium": Card(
         "Check a batch correction",
