@@ -15,9 +15,9 @@ def plant_labels(
 ) -> None:
     r"""Label cells "treated" with a probability that depends only on their group (arXiv 2602.24201, section 5.3).
 
-    Groups get the levels in random order. Levels are repeated if there are more groups than levels. With the level
-    :math:`p_k` of a cell's group, the true log ratio of the cell is :math:`\log \frac{p_k}{1 - p_k} - \log \frac{\bar p}{1 - \bar p}`,
-    where :math:`\bar p` is the mean level over the cells.
+    Groups get the levels in random order. Levels are repeated if there are more groups than levels. The true log
+    ratio of a cell is :math:`\log \frac{p_k}{1 - p_k} - \log \frac{\bar p}{1 - \bar p}`, where :math:`p_k` is the level
+    of its group and :math:`\bar p` the mean level over the cells.
 
     Parameters
     ----------

@@ -103,7 +103,7 @@ def compare_samples(
         Donor of each sample, shape (n_samples,). By default each sample has its own donor. A place is not tested, and
         has a p-value of 1, if the treatment or the reference rests on one donor alone (:func:`replicates_at`).
     weights
-        Weight of each place in the false discovery rate, shape (n,); equal by default.
+        Weight of each place in the q-values and in the global p-value, shape (n,); equal by default.
     n_rotations
         Number of rotations.
 

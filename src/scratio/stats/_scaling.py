@@ -20,10 +20,10 @@ def robust_coordinates(x: np.ndarray, rng: np.random.Generator) -> Coordinates:
     r"""Compute centre, scale and tails of each dimension of an embedding, without labels.
 
     A dimension that separates cell states varies little among neighbours and much over all cells. A dimension of noise
-    varies among neighbours as much as over all cells. With :math:`s_j` the standard deviation and :math:`\rho_j` the root mean
-    square difference between neighbours in units of :math:`\sqrt{2} s_j`, the scale is :math:`s_j \rho_j`, up to one
-    factor that sets the mean squared size of the scaled dimensions to 1. Neighbours are found again in the scaled
-    space, four times. The result follows any rescaling of the dimensions.
+    varies among neighbours as much as over all cells. With :math:`s_j` the standard deviation and :math:`\rho_j` the
+    root mean square difference between neighbours in units of :math:`\sqrt{2} s_j`, the scale is :math:`s_j \rho_j`, up
+    to one factor that sets the mean squared size of the scaled dimensions to 1. Neighbours are found again in the
+    scaled space, four times. The result follows any rescaling of the dimensions.
 
     Means and standard deviations are those of the central 98% of the cells, so that a few cells far out do not decide
     them. Tails begin three robust standard deviations from the centre (:class:`scratio._coordinates.Coordinates`).
