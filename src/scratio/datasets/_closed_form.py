@@ -13,12 +13,12 @@ from scipy.stats import norm
 
 
 def gaussians(*, n_cells: int = 3_000, n_dims: int = 10, distance: float = 1.0, random_state: int = 0) -> AnnData:
-    r"""Control cells from N(0, I), treated cells from N(distance, I): the paper's first benchmark.
+    r"""Draw control cells from N(0, I) and treated cells from N(distance, I), the first benchmark of arXiv 2602.24201.
 
     Parameters
     ----------
     n_cells, n_dims
-        Size; half of the cells are treated, at random.
+        Numbers of cells and dimensions. Each cell is treated with probability 1/2.
     distance
         Difference of the means in every dimension.
     random_state
@@ -51,19 +51,19 @@ def gaussians(*, n_cells: int = 3_000, n_dims: int = 10, distance: float = 1.0, 
 def correlated_gaussians(
     *, n_cells: int = 3_000, n_dims: int = 20, rho: float = 0.8, random_state: int | np.random.Generator = 0
 ) -> AnnData:
-    r"""Treated cells with correlated pairs of dimensions, control cells without: the paper's mutual-information task.
+    r"""Draw cells whose pairs of dimensions are correlated in treated cells and independent in control cells.
 
-    Dimensions 0 and 1, 2 and 3, and so on are standard normal in both conditions. Their correlation is ``rho`` in
-    treated cells and 0 in control cells. So treated cells come from a joint distribution, control cells from the
-    product of its marginals, and the mean log ratio of the treated is the mutual information between the even and the
-    odd dimensions, :math:`-\frac d4 \log(1 - \rho^2)` nats.
+    This is the mutual-information task of arXiv 2602.24201. Dimensions 0 and 1, 2 and 3, and so on are standard normal
+    in both conditions. Their correlation is ``rho`` in treated cells and 0 in control cells. Treated cells thus come
+    from a joint distribution, and control cells from the product of its marginals. The mean log ratio of treated cells
+    is the mutual information between the even and the odd dimensions, :math:`-\frac d4 \log(1 - \rho^2)` nats.
 
     Parameters
     ----------
     n_cells
-        Cells; half of them are treated, at random.
+        Number of cells. Each cell is treated with probability 1/2.
     n_dims
-        Dimensions, an even number.
+        Number of dimensions, which must be even.
     rho
         Correlation in treated cells, strictly between -1 and 1.
     random_state
@@ -113,39 +113,39 @@ def mixture(
     shape_state: int | np.random.Generator = 0,
     random_state: int | np.random.Generator = 0,
 ) -> AnnData:
-    r"""Cell types of Gaussian shape, in other proportions and moved a little in treated cells.
+    r"""Draw Gaussian cell types whose proportions and positions differ between treated and control cells.
 
     Cells of type :math:`k` come from :math:`N(m_k + \delta_k 1_{treated}, \operatorname{diag} s_k^2)`. In every
-    dimension the centres :math:`m_k` are drawn from :math:`N(0, spread^2)`, the moves :math:`\delta_k` from
+    dimension the centres :math:`m_k` are drawn from :math:`N(0, spread^2)`, the shifts :math:`\delta_k` from
     :math:`N(0, shift^2)`, and :math:`\log s_k` from :math:`N(0, 0.3^2)`.
 
     Parameters
     ----------
     n_cells, n_dims
-        Size; half of the cells are treated, at random.
+        Numbers of cells and dimensions. Each cell is treated with probability 1/2.
     weights_treated, weights_control
-        Share of every cell type in treated and in control cells: as many numbers as types, none negative, of sum 1.
+        Share of every cell type in treated and in control cells: one number for each type, not negative, with sum 1.
     spread
         Standard deviation of the centres of the types in every dimension.
     shift
-        Standard deviation of the moves of treated cells in every dimension; with 0 only the shares differ.
+        Standard deviation of the shifts of treated cells in every dimension. With 0 only the shares differ.
     shape_state
-        Seed or generator of the centres, moves and scales.
+        Seed or generator of the centres, shifts and scales.
     random_state
-        Seed or generator of the cells. Another one with the same ``shape_state`` gives fresh cells of the same types.
+        Seed or generator of the cells. To draw new cells of these types, change it and keep ``shape_state``.
 
     Returns
     -------
     AnnData with ``obsm["X_pca"]`` (float32, shape ``(n_cells, n_dims)``), ``obs["condition"]`` (``"treated"``,
     ``"control"``), ``obs["cell_type"]`` (``"type0"``, ``"type1"``, ...) and ``obs["true_log_ratio"]``,
-    :math:`\log p(x | treated) - \log p(x | control)` in nats, where the cell type is not known: each density is that
-    of the whole mixture. ``uns["mixture"]`` holds ``means`` and ``weights``, each by condition, and ``scales``; types
-    are rows.
+    :math:`\log p(x | treated) - \log p(x | control)` in nats. Each density is that of the whole mixture, because
+    the cell type is not given. ``uns["mixture"]`` holds ``means`` and ``weights``, each by condition, and ``scales``.
+    Types are rows.
 
     Raises
     ------
     ValueError
-        If the weights of a condition are not shares of cell types, or not as many as those of the other.
+        If the weights of a condition are not shares with sum 1, or their number differs between the conditions.
 
     Examples
     --------

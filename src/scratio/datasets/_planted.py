@@ -13,17 +13,17 @@ LEVELS = (0.1, 0.2, 0.35, 0.5, 0.5, 0.65, 0.8, 0.9)
 def plant_labels(
     adata: AnnData, *, groupby: str, key_added: str = "treatment", levels: tuple = LEVELS, random_state: int = 0
 ) -> None:
-    r"""Label each cell "treated" with a probability that depends on its group alone (arXiv 2602.24201, section 5.3).
+    r"""Label cells "treated" with a probability that depends only on their group (arXiv 2602.24201, section 5.3).
 
-    The groups get the levels in random order, again from the first when there are more groups. With :math:`p_k` the
-    level of a cell's group, its true log ratio is :math:`\log \frac{p_k}{1 - p_k} - \log \frac{\bar p}{1 - \bar p}`,
-    where :math:`\bar p` is the mean level over the cells.
+    Groups get the levels in random order. Levels are repeated if there are more groups than levels. The true log
+    ratio of a cell is :math:`\log \frac{p_k}{1 - p_k} - \log \frac{\bar p}{1 - \bar p}`, where :math:`p_k` is the level
+    of its group and :math:`\bar p` the mean level over the cells.
 
     Parameters
     ----------
     adata
-        Cells; gains ``obs[key_added]`` (``"treated"``, ``"control"``), ``obs[key_added + "_probability"]`` and
-        ``obs["true_log_ratio"]`` in nats.
+        Cells. The function adds ``obs[key_added]`` (``"treated"``, ``"control"``), the probability
+        ``obs[key_added + "_probability"]``, and ``obs["true_log_ratio"]`` in nats.
     groupby
         Column of ``obs`` with the groups.
     key_added
@@ -39,6 +39,10 @@ def plant_labels(
         If ``groupby`` is missing.
     ValueError
         If a level is not strictly between 0 and 1, or a column that would be written exists.
+
+    See Also
+    --------
+    scratio.datasets.pbmc68k_planted : Real cells with planted labels.
 
     Examples
     --------
@@ -67,7 +71,7 @@ def plant_labels(
 
 
 def pbmc68k_planted(*, random_state: int = 0) -> AnnData:
-    """Return 700 real PBMCs that ship with scanpy, with labels planted by cell type; needs no network.
+    """Load 700 real PBMCs that ship with scanpy, with labels planted by cell type; needs no network.
 
     Parameters
     ----------
@@ -78,6 +82,10 @@ def pbmc68k_planted(*, random_state: int = 0) -> AnnData:
     -------
     AnnData with ``obsm["X_pca"]`` (50), ``obsm["X_umap"]``, ``obs["bulk_labels"]`` (10 cell types), and what
     :func:`plant_labels` adds.
+
+    See Also
+    --------
+    scratio.datasets.plant_labels : Plant labels in other cells.
 
     Examples
     --------

@@ -11,33 +11,33 @@ from scratio.datasets._cache import load
 
 
 def kang_pbmc(*, cache_dir: str | Path | None = None) -> AnnData:
-    """Blood cells with and without interferon beta: 10,000 cells, 30 principal components.
+    """Load blood cells with and without interferon beta: 10,000 cells, 30 principal components.
 
     Peripheral blood mononuclear cells of eight lupus patients, stimulated for six hours or not (Kang et al., Nature
-    Biotechnology 36, 89, 2018). A sample of the cells as DCATS ships it. The components look corrected for the
-    stimulation: its effect on the counts is stronger.
+    Biotechnology 36, 89, 2018). The cells are a sample that DCATS ships. The principal components look corrected for
+    the stimulation, which has a stronger effect on the counts.
 
     Source: ``data/Kang2017.rda`` of holab-hku/DCATS, whose licence is MIT.
 
     Parameters
     ----------
     cache_dir
-        Folder of downloads and converted files. By default the environment variable ``SCRATIO_CACHE``, else the user's
-        cache folder of the system.
+        Folder of downloads and converted files. By default the folder in the environment variable ``SCRATIO_CACHE``, or
+        else the user's cache folder.
 
     Returns
     -------
     AnnData without ``X``, with ``obsm["X_pca"]`` (30), ``obs["condition"]`` (``"ctrl"``, ``"stim"``),
-    ``obs["cell_type"]`` (8) and ``obs["orig_row"]``, the row of the cell in the whole data.
+    ``obs["cell_type"]`` (8) and ``obs["orig_row"]``, the row of the cell in the full data.
 
     Raises
     ------
     ImportError
         If pooch or rdata is not installed: ``pip install "scratio[datasets]"``.
     OSError
-        If a file is neither in the cache nor can be downloaded; the message says where to put it by hand.
+        If a file is not in the cache and cannot be downloaded. The message says where to put the file by hand.
     ValueError
-        If a downloaded file has another sha256 than the one that was converted here.
+        If the sha256 of a downloaded file differs from that of the file which this function was written for.
 
     Examples
     --------
@@ -59,16 +59,16 @@ def kang_pbmc_counts(*, cache_dir: str | Path | None = None) -> AnnData:
     """Counts of blood cells with and without interferon beta: 2,000 cells, 9,015 genes.
 
     The experiment of :func:`kang_pbmc` (Kang et al., Nature Biotechnology 36, 89, 2018), 1,000 cells of each condition
-    as Harmony ships them, for what starts from counts. Normalised to 10,000 counts and log-transformed here; the
-    principal components are those of the 2,000 most variable genes, scaled.
+    as Harmony ships them, for analyses that start from counts. This function normalises each cell to 10,000 counts,
+    log-transforms, scales the 2,000 most variable genes and computes their principal components.
 
     Source: ``data/pbmc_stim.RData`` of immunogenomics/harmony, whose licence is GPL-3.
 
     Parameters
     ----------
     cache_dir
-        Folder of downloads and converted files. By default the environment variable ``SCRATIO_CACHE``, else the user's
-        cache folder of the system.
+        Folder of downloads and converted files. By default the folder in the environment variable ``SCRATIO_CACHE``, or
+        else the user's cache folder.
 
     Returns
     -------
@@ -81,9 +81,9 @@ def kang_pbmc_counts(*, cache_dir: str | Path | None = None) -> AnnData:
     ImportError
         If pooch or rdata is not installed: ``pip install "scratio[datasets]"``.
     OSError
-        If a file is neither in the cache nor can be downloaded; the message says where to put it by hand.
+        If a file is not in the cache and cannot be downloaded. The message says where to put the file by hand.
     ValueError
-        If a downloaded file has another sha256 than the one that was converted here.
+        If the sha256 of a downloaded file differs from that of the file which this function was written for.
 
     Examples
     --------
@@ -102,11 +102,11 @@ def kang_pbmc_counts(*, cache_dir: str | Path | None = None) -> AnnData:
 
 
 def melanoma_icb(*, cache_dir: str | Path | None = None) -> AnnData:
-    """Immune cells of melanoma under checkpoint therapy: 16,291 cells, 10 principal components.
+    """Load immune cells of melanoma under checkpoint therapy: 16,291 cells, 10 principal components.
 
-    Tumours of 32 patients who responded to checkpoint inhibitors or did not, 48 samples from before and after treatment
-    (Sade-Feldman et al., Cell 175, 998, 2018), as DAseq ships them. Cells of a sample are alike: samples, not cells,
-    are the replicates. Four patients have samples of both conditions.
+    48 samples, before and after treatment, from tumours of 32 patients who did or did not respond to checkpoint
+    inhibitors (Sade-Feldman et al., Cell 175, 998, 2018), as DAseq ships them. Cells of a sample resemble each other:
+    samples, not cells, are the replicates. Four patients have samples of both conditions.
 
     Source: ``data/X.melanoma.rda``, ``X.2d.melanoma.rda``, ``X.label.melanoma.rda`` and ``X.label.info.rda`` of
     KlugerLab/DAseq, whose licence is MIT.
@@ -114,8 +114,8 @@ def melanoma_icb(*, cache_dir: str | Path | None = None) -> AnnData:
     Parameters
     ----------
     cache_dir
-        Folder of downloads and converted files. By default the environment variable ``SCRATIO_CACHE``, else the user's
-        cache folder of the system.
+        Folder of downloads and converted files. By default the folder in the environment variable ``SCRATIO_CACHE``, or
+        else the user's cache folder.
 
     Returns
     -------
@@ -127,9 +127,9 @@ def melanoma_icb(*, cache_dir: str | Path | None = None) -> AnnData:
     ImportError
         If pooch or rdata is not installed: ``pip install "scratio[datasets]"``.
     OSError
-        If a file is neither in the cache nor can be downloaded; the message says where to put it by hand.
+        If a file is not in the cache and cannot be downloaded. The message says where to put the file by hand.
     ValueError
-        If a downloaded file has another sha256 than the one that was converted here.
+        If the sha256 of a downloaded file differs from that of the file which this function was written for.
 
     Examples
     --------
@@ -148,19 +148,19 @@ def melanoma_icb(*, cache_dir: str | Path | None = None) -> AnnData:
 
 
 def ra_synovium(*, cache_dir: str | Path | None = None) -> AnnData:
-    """Cells of joints before and after batch correction: 5,265 cells, 20 principal components, twice.
+    """Load cells of joints before and after batch correction: 5,265 cells, two sets of 20 principal components.
 
     Synovial tissue of patients with rheumatoid arthritis or osteoarthritis (Zhang et al., Nature Immunology 20, 928,
-    2019), before and after Harmony (Korsunsky et al., Nature Methods 16, 1289, 2019), as scpost ships it. For the
-    evaluation of batch correction on the same cells. Disease is confounded with batch: one batch of 24 has both.
+    2019), before and after Harmony (Korsunsky et al., Nature Methods 16, 1289, 2019), as scpost ships it. Use
+    it to evaluate a batch correction. Disease is confounded with batch: only one of the 24 batches has both diseases.
 
     Source: ``data/ra_PreHarmObj.rda`` and ``data/ra_HarmObj.rda`` of immunogenomics/scpost, whose licence is MIT.
 
     Parameters
     ----------
     cache_dir
-        Folder of downloads and converted files. By default the environment variable ``SCRATIO_CACHE``, else the user's
-        cache folder of the system.
+        Folder of downloads and converted files. By default the folder in the environment variable ``SCRATIO_CACHE``, or
+        else the user's cache folder.
 
     Returns
     -------
@@ -173,9 +173,9 @@ def ra_synovium(*, cache_dir: str | Path | None = None) -> AnnData:
     ImportError
         If pooch or rdata is not installed: ``pip install "scratio[datasets]"``.
     OSError
-        If a file is neither in the cache nor can be downloaded; the message says where to put it by hand.
+        If a file is not in the cache and cannot be downloaded. The message says where to put the file by hand.
     ValueError
-        If a downloaded file has another sha256 than the one that was converted here.
+        If the sha256 of a downloaded file differs from that of the file which this function was written for.
 
     Examples
     --------
@@ -194,19 +194,19 @@ def ra_synovium(*, cache_dir: str | Path | None = None) -> AnnData:
 
 
 def glioblastoma(*, cache_dir: str | Path | None = None) -> AnnData:
-    """Glioblastoma slices of five patients with and without panobinostat: 5,000 cells, 300 genes.
+    """Load glioblastoma slices of five patients with and without panobinostat: 5,000 cells, 300 genes.
 
-    Slices of the tumour of each patient were treated with 0.2 uM panobinostat or with its solvent (Zhao et al., Genome
-    Medicine 13, 82, 2021), so that the design is paired. A sample of cells and genes as lemur ships it. The principal
-    components are those of the scaled log counts, computed here.
+    Slices of each patient's tumour were treated with 0.2 uM panobinostat or with its solvent (Zhao et al., Genome
+    Medicine 13, 82, 2021), so that the design is paired. The cells and genes are a sample that lemur ships. This
+    function computes the principal components from the scaled log counts.
 
     Source: ``data/glioblastoma_example_data.rda`` of const-ae/lemur, whose licence is MIT.
 
     Parameters
     ----------
     cache_dir
-        Folder of downloads and converted files. By default the environment variable ``SCRATIO_CACHE``, else the user's
-        cache folder of the system.
+        Folder of downloads and converted files. By default the folder in the environment variable ``SCRATIO_CACHE``, or
+        else the user's cache folder.
 
     Returns
     -------
@@ -220,9 +220,9 @@ def glioblastoma(*, cache_dir: str | Path | None = None) -> AnnData:
     ImportError
         If pooch or rdata is not installed: ``pip install "scratio[datasets]"``.
     OSError
-        If a file is neither in the cache nor can be downloaded; the message says where to put it by hand.
+        If a file is not in the cache and cannot be downloaded. The message says where to put the file by hand.
     ValueError
-        If a downloaded file has another sha256 than the one that was converted here.
+        If the sha256 of a downloaded file differs from that of the file which this function was written for.
 
     Examples
     --------
@@ -241,29 +241,29 @@ def glioblastoma(*, cache_dir: str | Path | None = None) -> AnnData:
 
 
 def sachs_signaling(*, cache_dir: str | Path | None = None) -> AnnData:
-    """Signalling proteins of T cells under 14 combinations of stimuli and inhibitors: 11,672 cells, 11 proteins.
+    """Load signalling proteins of T cells under 14 combinations of stimuli and inhibitors: 11,672 cells, 11 proteins.
 
     Flow cytometry of human T cells (Sachs et al., Science 308, 523, 2005), as SEMgraph ships it. Cells stimulated by
-    CD3 and CD28 got ICAM-2 or not, and one of five inhibitors or none: five designs of two by two. Every condition was
-    a run of its own, so conditions are confounded with runs.
+    CD3 and CD28 were given ICAM-2 or not, and one of five inhibitors or none: five designs of two by two. Each
+    condition was measured in a separate run, so conditions are confounded with runs.
 
-    Two things of the source bear on what can be concluded. The values of Raf and Mek are the same, row by row, under
-    ``"cd3cd28+aktinhib"`` and ``"cd3cd28+ly"``, and under ``"cd3cd28+u0126"`` and ``"cd3cd28+icam2+g0076"``, for as
-    many rows as both have; the other nine proteins differ. And its table of details calls the five sets of ICAM-2 with
-    an inhibitor simulated.
+    Two properties of the source limit what can be concluded. First, the values of Raf and Mek are identical, row by
+    row, under ``"cd3cd28+aktinhib"`` and ``"cd3cd28+ly"``, and under ``"cd3cd28+u0126"`` and ``"cd3cd28+icam2+g0076"``,
+    in all rows that both conditions have. The other nine proteins differ. Second, the source's table of details calls
+    the five sets of ICAM-2 with an inhibitor simulated.
 
     Source: ``data/sachs.RData`` of fernandoPalluzzi/SEMgraph, whose licence is GPL-3.
 
     Parameters
     ----------
     cache_dir
-        Folder of downloads and converted files. By default the environment variable ``SCRATIO_CACHE``, else the user's
-        cache folder of the system.
+        Folder of downloads and converted files. By default the folder in the environment variable ``SCRATIO_CACHE``, or
+        else the user's cache folder.
 
     Returns
     -------
     AnnData with ``log(1 + x)`` of the intensities in ``X`` (dense, float32), the intensities in ``layers["raw"]``,
-    ``X`` with mean 0 and variance 1 in ``obsm["X_scaled"]``, ``obs["condition"]`` (14), and what it consists of:
+    ``X`` with mean 0 and variance 1 in ``obsm["X_scaled"]``, ``obs["condition"]`` (14), and the parts of the condition:
     ``obs["stim"]`` (``"cd3cd28"``, ``"pma"``, ``"b2camp"``), ``obs["icam2"]`` (``"icam2"``, ``"none"``) and
     ``obs["inhibitor"]`` (5 and ``"none"``); ``obs["file"]`` is the condition's name in the source.
 
@@ -272,9 +272,9 @@ def sachs_signaling(*, cache_dir: str | Path | None = None) -> AnnData:
     ImportError
         If pooch or rdata is not installed: ``pip install "scratio[datasets]"``.
     OSError
-        If a file is neither in the cache nor can be downloaded; the message says where to put it by hand.
+        If a file is not in the cache and cannot be downloaded. The message says where to put the file by hand.
     ValueError
-        If a downloaded file has another sha256 than the one that was converted here.
+        If the sha256 of a downloaded file differs from that of the file which this function was written for.
 
     Examples
     --------

@@ -37,17 +37,16 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 class FDRL(FDRLQueryModel):
     r"""Flow-guided density ratio learning: samples of cells, and cells moved from one condition to another.
 
-    Starting points from a prior are improved by ``n_flow_steps`` steps of
+    The model improves starting points from a prior by ``n_flow_steps`` steps of
 
     .. math:: x \leftarrow x - \eta \nabla f'(r_\theta(x)) + \nu \xi ,
 
-    and a network estimates :math:`r_\theta = \tilde q_K / p`, the density of the improved samples over that of the
-    cells, on samples that it improved itself (arXiv 2303.03714, algorithm 1).
+    A network estimates :math:`r_\theta = \tilde q_K / p`, the density of the improved samples over that of the cells.
+    It is trained on samples that it improved itself (arXiv 2303.03714, algorithm 1).
 
     .. warning::
-        The ratio this learns is that of its own improved samples to the cells, near 1 everywhere when it has converged.
-        It is not treated against control, and says nothing on differential abundance: that is what
-        :class:`scratio.model.ScRatio` is for.
+        The ratio compares the model's own improved samples with the cells, and is near 1 everywhere after convergence.
+        It does not compare treated with control cells. Use :class:`scratio.model.ScRatio` for differential abundance.
 
     Parameters
     ----------
@@ -56,24 +55,30 @@ class FDRL(FDRLQueryModel):
     registry
         For scvi-tools; use ``adata``.
     source, target
-        Conditions, dicts from a registered key to a category. With ``source`` the model learns to translate: samples
-        start at the cells of the source and are improved towards those of the target. With ``target`` alone it
-        generates cells of the target, and without either cells as registered.
+        Conditions, dicts from a registered key to a category. With ``source`` and ``target`` the model learns to
+        translate: samples start at cells of the source and move towards cells of the target. With ``target`` alone the
+        model generates cells of the target. Without either it generates cells of all conditions.
     prior
         Where samples start without ``source``: ``"gaussian"``, fitted to the cells (the paper's data-dependent prior),
         or ``"uniform"``.
     divergence
-        The f that samples descend: ``"kl"``, ``"pearson"`` (chi²), ``"js"``, ``"logd"``. The slope of ``"js"`` vanishes
-        where samples are far from cells, and leaves them there.
+        The f that samples descend: ``"kl"``, ``"pearson"`` (chi²), ``"js"`` or ``"logd"``. With ``"js"``, samples far
+        from cells do not move, because the slope vanishes there.
     loss
-        Bregman loss of the ratio: ``"logistic"``, the network being log r, or ``"lsif"``, the network being r.
+        Bregman loss of the ratio: ``"logistic"`` (the network is log r) or ``"lsif"`` (the network is r).
     n_flow_steps, step_size, noise
-        K, eta and nu, in units of the standardised embedding. The product of the first two bounds how far samples can
-        move at a given ratio; 0 steps estimate the ratio of prior to cells and improve nothing.
+        K, eta and nu, in units of the standardised embedding. The product of K and eta bounds how far samples can move
+        at a given ratio. With 0 steps the model only estimates the ratio of the prior to the cells.
     data_noise
         Standard deviation of the noise on cells during training.
     n_hidden, n_layers, n_waves
         Width and number of layers of the network, and number of random waves among its inputs.
+
+    See Also
+    --------
+    scratio.tl.translate : Write a translation into the cells.
+    scratio.pl.translate : Draw a translation on an embedding.
+    scratio.model.ScRatio : Model of the log ratio between conditions.
 
     Examples
     --------

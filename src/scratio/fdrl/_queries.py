@@ -49,7 +49,9 @@ class FDRLQueryModel(EmbeddingModel):
         extra_steps: int = 0,
         random_state: int = 0,
     ) -> np.ndarray:
-        r"""Draw cells; of a condition by composing the ratio with a classifier (arXiv 2303.03714, appendix D).
+        r"""Draw cells from the model.
+
+        Cells of a condition are drawn by composing the ratio with a classifier (arXiv 2303.03714, appendix D):
 
         .. math:: x \leftarrow x - \eta \nabla \left( f'(r_\theta(x)) - \varphi \log p(y | x) \right) + \nu \xi
 
@@ -58,13 +60,14 @@ class FDRLQueryModel(EmbeddingModel):
         n_samples
             Number of cells.
         condition
-            Dict from a registered key to a category; by default cells as the model learnt them.
+            Dict from a registered key to a category. By default, cells are drawn without a classifier.
         classifier
-            Function from a tensor of cells in units of the embedding, shape (n, d), to the log probability that they
-            have the condition, shape (n,), which can be differentiated. By default one is trained on the model's cells
-            when it is first asked for.
+            Differentiable function from a tensor of cells in units of the embedding, shape (n, d), to the log
+            probability that they have the condition, shape (n,). By default a classifier is trained on the model's
+            cells when a condition is first used.
         guidance
-            phi, the weight of the classifier. More makes the condition more certain and the cells less like real ones.
+            phi, the weight of the classifier. A larger weight makes the condition more certain, and the cells less like
+            real ones.
         extra_steps
             Steps beyond those of the training (the paper's kappa).
         random_state
@@ -79,7 +82,8 @@ class FDRLQueryModel(EmbeddingModel):
         RuntimeError
             If the model is not trained.
         ValueError
-            If an argument is out of range, the model translates, or it has no cells to train a classifier on.
+            If an argument is out of range, if the model was made with a ``source``, or if it has no cells to train a
+            classifier on.
         """
         self._check_if_trained(warn=False)
         if self.prior is None or isinstance(self.prior, CellPrior):
@@ -111,18 +115,18 @@ class FDRLQueryModel(EmbeddingModel):
         extra_steps: int = 0,
         rows: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Where every cell of the source would lie in the target's distribution: unpaired translation.
+        """Move every cell from the source to where it would lie in the target (unpaired translation).
 
-        The steps are taken without noise, so that a cell's translation depends on no other cell.
-        :func:`scratio.tl.translate` writes it into the cells, with the displacement. A cell that is not of the source
-        is moved as if it were. :meth:`scratio.model.ScRatio.log_ratio` before and after tells whether it worked.
+        The steps have no noise, so that the translation of a cell does not depend on other cells. All cells are treated
+        as cells of the source, whatever their label. To check a translation, compare
+        :meth:`scratio.model.ScRatio.log_ratio` before and after it.
 
         Parameters
         ----------
         adata
             Cells; by default the model's.
         source, target
-            The conditions that the model was made for; given, they are checked.
+            Conditions of the translation. If given, they must be those that the model was made with.
         extra_steps
             Steps beyond those of the training.
         rows
@@ -137,7 +141,11 @@ class FDRLQueryModel(EmbeddingModel):
         RuntimeError
             If the model is not trained.
         ValueError
-            If it was not made for this translation, or an argument is out of range.
+            If the model was not made for this translation, or an argument is out of range.
+
+        See Also
+        --------
+        scratio.tl.translate : Write the translation and the displacement into the cells.
         """
         self._check_if_trained(warn=False)
         for name, asked, own in (("source", source, self.source), ("target", target, self.target)):
@@ -159,9 +167,9 @@ class FDRLQueryModel(EmbeddingModel):
         return self._to_units(torch.cat(parts))
 
     def log_stale_ratio(self, adata: AnnData | None = None) -> np.ndarray:
-        r"""Log of :math:`\tilde q_K / p`, improved samples against cells, in nats: near 0 after convergence.
+        r"""Compute :math:`\log(\tilde q_K / p)`, improved samples against cells, in nats: near 0 after convergence.
 
-        It is not the log ratio of two conditions; :class:`scratio.model.ScRatio` has that.
+        This is not the log ratio of two conditions, which :class:`scratio.model.ScRatio` computes.
 
         Parameters
         ----------

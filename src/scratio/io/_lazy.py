@@ -19,17 +19,17 @@ ENCODING = "0.2.0"
 
 
 def read_lazy(path: str | Path, *, obsm_key: str = "X_pca", obs_keys: Sequence[str] | None = None) -> AnnData:
-    """Open an ``.h5ad`` or ``.zarr`` file: labels in memory, the embedding on disk.
+    """Open an ``.h5ad`` or ``.zarr`` file with its labels in memory and its embedding on disk.
 
-    Models train on such cells and score them a block at a time, whatever their number. Counts, other embeddings and
-    graphs are left out, and of ``uns`` all but results of scratio. The file stays open as long as the cells are in use.
+    Models train on such cells and score them block by block, so that any number of cells fits. Counts, other embeddings
+    and graphs are not read. ``uns`` holds only results of scratio. The file stays open as long as the cells are in use.
 
     Parameters
     ----------
     path
         File, or folder of a zarr store.
     obsm_key
-        Embedding; ``"X"`` is the matrix of the file itself, where it is dense.
+        Key of ``obsm`` with the embedding. ``"X"`` is the file's own matrix, which must be dense.
     obs_keys
         Columns of ``obs`` to read; by default all.
 
@@ -40,11 +40,16 @@ def read_lazy(path: str | Path, *, obsm_key: str = "X_pca", obs_keys: Sequence[s
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     KeyError
         If the file has no such embedding or column.
     ValueError
-        If it is neither kind of file, or holds no cells.
+        If the file is neither an ``.h5ad`` file nor a zarr store, holds no cells, or its embedding is not dense.
+
+    See Also
+    --------
+    scratio.model.ScRatio.setup_anndata : Register the cells for training.
+    scratio.tl.differential_abundance : Compare two conditions.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What the models share: registered cells, their standardised embedding, the history of a training."""
+"""Base of the models: registered cells, their standardised embedding, and the history of the training."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class EmbeddingModel(BaseModelClass):
     """A model of an embedding and conditions of cells."""
 
     COMPARES = True
-    """Whether there has to be something to compare: a key with two different values."""
+    """Whether the model compares conditions, so that some key must have two different values."""
 
     adata: AnnData | None
     schema: ConditionSchema
@@ -58,23 +58,23 @@ class EmbeddingModel(BaseModelClass):
         sample_key: str | None = None,
         **kwargs,
     ) -> None:
-        """Register the embedding and the conditions.
+        """Register the embedding and the conditions of the cells.
 
         Parameters
         ----------
         adata
-            Cells. Gains scvi-tools' bookkeeping (``obs["_scvi_*"]``, ``uns["_scvi_*"]``).
+            Cells. scvi-tools adds its bookkeeping to them (``obs["_scvi_*"]``, ``uns["_scvi_*"]``).
         obsm_key
-            Embedding, shape (n_cells, d): dense, finite. A dask, HDF5 or zarr array stays on disk and is streamed
-            (:func:`scratio.io.read_lazy`). ``"X"`` stands for ``adata.X``, as in scanpy.
+            Key of ``obsm`` with the embedding, a dense and finite matrix of shape (n_cells, d). A dask, HDF5 or zarr
+            array stays on disk and is streamed (:func:`scratio.io.read_lazy`). ``"X"`` is ``adata.X``, as in scanpy.
         condition_keys
             Categorical columns of ``obs`` to condition on.
         continuous_keys
             Numeric columns of ``obs`` to condition on, such as dose or age.
         sample_key
-            Column of ``obs`` with the sample or donor; one more key that can be conditioned on.
+            Column of ``obs`` with the sample or donor. It becomes one more categorical key to condition on.
         **kwargs
-            For scvi-tools.
+            Arguments for scvi-tools.
 
         Raises
         ------
@@ -83,8 +83,8 @@ class EmbeddingModel(BaseModelClass):
         TypeError
             If ``adata`` is not an AnnData, the embedding is sparse or not numeric, or a continuous key is not numeric.
         ValueError
-            If the embedding is not finite, not two-dimensional or the same for all cells, a label is missing, or, for a
-            model that compares conditions, there is nothing to compare.
+            If the embedding is not finite, not two-dimensional or equal for all cells, if a label is missing, or if a
+            model that compares conditions has nothing to compare.
         """
         if isinstance(condition_keys, str):
             raise TypeError(f"condition_keys must be a list of keys, got the string {condition_keys!r}")
@@ -113,7 +113,7 @@ class EmbeddingModel(BaseModelClass):
         cls.register_manager(manager)
 
     def embedding(self, adata: AnnData) -> np.ndarray:
-        """Standardised embedding of cells: centred, scaled, and bent in the tails.
+        """Compute the standardised embedding of cells: centred, scaled, and compressed in the tails.
 
         Parameters
         ----------
@@ -133,14 +133,14 @@ class EmbeddingModel(BaseModelClass):
         return cells.standardise(np.asarray(cells.source)).numpy()
 
     def _standardised(self, adata: AnnData, *, finite: bool = True) -> StandardisedCells:
-        """The same, standardised where it is read: nothing is copied, and an array on disk stays there.
+        """Return the embedding so that blocks are standardised when they are read; nothing is copied into memory.
 
         Parameters
         ----------
         adata
             Cells.
         finite
-            Whether to read it all beforehand for entries that are not finite.
+            Whether to read the whole embedding first, to check that all entries are finite.
         """
         x = check_source(adata, self.obsm_key, finite=finite)
         if x.shape[1] != len(self.location):
@@ -161,7 +161,7 @@ class EmbeddingModel(BaseModelClass):
         return self.coordinates.scale
 
     def _read_registry(self, adata: AnnData) -> None:
-        """Schema of the conditions, and location and scale of the embedding, from registered cells."""
+        """Read the schema of the conditions and the coordinates of the embedding from registered cells."""
         setup = self.adata_manager.registry["setup_args"]
         categorical = [*setup["condition_keys"], *([setup["sample_key"]] if setup["sample_key"] else [])]
         categories = {key: sorted(check_categories(adata, key).unique()) for key in categorical}
@@ -174,11 +174,11 @@ class EmbeddingModel(BaseModelClass):
         self.coordinates = self._coordinates_of(x)
 
     def summary(self) -> Summary:
-        """What the model is of and what its training chose.
+        """Summarise the model: its embedding, its conditions, and what its training chose.
 
         Returns
         -------
-        Summary, which prints itself as text or, in a notebook, as HTML.
+        Summary that prints itself as text, or as HTML in a notebook.
         """
         keys = {**self.schema.categories, **dict.fromkeys(self.schema.continuous, ["a number"])}
         shown = {
@@ -203,9 +203,9 @@ class EmbeddingModel(BaseModelClass):
         return self.summary()._repr_html_()
 
     def fingerprint(self) -> str:
-        """Hash of the weights, which tells this model from every other.
+        """Compute a hash of the weights, which identifies this model.
 
-        The denoiser, which follows from the cells and the seed, is left out: it may be trained later.
+        The hash leaves out the denoiser, because it may be trained later and follows from the cells and the seed.
 
         Returns
         -------
@@ -215,12 +215,12 @@ class EmbeddingModel(BaseModelClass):
         return hashlib.sha256(_saving.serialised(kept)).hexdigest()
 
     def _weights(self) -> dict[str, Tensor]:
-        """Tensors that results depend on."""
+        """Return all tensors that results depend on."""
         tensors = {f"network.{name}": value for name, value in self.module.state_dict().items()}
         return tensors | {name: torch.from_numpy(value) for name, value in vars(self.coordinates).items()}
 
     def _restore(self, description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        """Take over what every saved model has, before the networks are made."""
+        """Restore what every saved model has, before its networks are made."""
         self.schema, self.obsm_key = ConditionSchema.from_dict(description["schema"]), description["obsm_key"]
         location, scale = tensors["location"].numpy(), tensors["scale"].numpy()
         self.coordinates = Coordinates.linear(location, scale)
@@ -228,7 +228,7 @@ class EmbeddingModel(BaseModelClass):
             self.coordinates = Coordinates(location, scale, tensors["tail"].numpy())
 
     def _restore_training(self, description: dict[str, Any], adata: AnnData | None) -> None:
-        """Take over the training of a saved model, once it has its networks, and attach cells that fit."""
+        """Restore the training of a saved model that has its networks, and attach cells that fit the model."""
         self.is_trained_, self.training_ = description["is_trained"], description["training"]
         self.history_ = {name: from_plain(table) for name, table in description["history"].items()}
         if adata is not None:

@@ -36,7 +36,7 @@ class GenerationModel(ScoringModel):
         n_samples
             Number of cells.
         condition
-            Condition; a key left out is marginalised over. `OWN` has no meaning here.
+            Condition, without `OWN`. Keys that are left out are marginalised over.
         random_state
             Seed.
         n_steps
@@ -51,7 +51,7 @@ class GenerationModel(ScoringModel):
         RuntimeError
             If the model is not trained.
         ValueError
-            If ``n_samples`` is not positive or the condition holds `OWN`.
+            If ``n_samples`` is not positive, or the condition holds `OWN`.
         """
         self._check_if_trained(warn=False)
         check_at_least(1, n_samples=n_samples, n_steps=n_steps)
@@ -75,17 +75,18 @@ class GenerationModel(ScoringModel):
         batch_size: int | None = None,
         rows: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Where every cell of one condition would lie in the other's distribution: unpaired translation.
+        """Move every cell from one condition to where it would lie in another condition (unpaired translation).
 
-        A cell is carried back to noise along the flow of the source, and out along the flow of the target; the two
-        differ by the difference of the scores at every noise level. What distinguishes it from other cells of its
-        condition is kept as its noise (Su et al. 2022, arXiv 2203.08382). :class:`scratio.model.FDRL` learns such a
-        map of its own. A cell that is not of the source is carried as if it were.
+        Each cell is carried to noise along the flow of the source, and then to data along the flow of the target. The
+        two flows differ by the difference of the scores at every noise level. The noise keeps what distinguishes a cell
+        from other cells of its condition (Su et al. 2022, arXiv 2203.08382). :class:`scratio.model.FDRL` learns such a
+        map directly. All cells are treated as cells of the source, whatever their label.
 
         Parameters
         ----------
         adata
-            Cells; by default those the model was trained on, with folds each carried by networks that did not see it.
+            Cells; by default those the model was trained on. With folds, each is moved by networks that were not
+            trained on it.
         source, target
             Conditions, as in :meth:`log_ratio`.
         n_steps
@@ -97,7 +98,8 @@ class GenerationModel(ScoringModel):
 
         Returns
         -------
-        Mean over the members in the units of the embedding, shape (n_cells, d) or (n_rows, d), float64.
+        Moved cells in the units of the embedding, shape (n_cells, d) or (n_rows, d), float64, averaged over the
+        members.
 
         Raises
         ------

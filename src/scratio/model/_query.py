@@ -37,54 +37,55 @@ class QueryModel(ScoringModel):
         rows: np.ndarray | slice | None = None,
         progress_bar: bool | None = None,
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        r"""Log density ratio of every cell, in nats.
+        r"""Compute the log ratio of every cell, in nats.
 
         .. math:: \log r(x) = \log p(x | numerator) - \log p(x | denominator)
 
-        Positive where the cell state is more likely under the numerator. A condition is a dict from a registered key to
-        a category, a number (continuous keys), :data:`scratio.OWN`, each cell's own label, or :class:`scratio.Rest`,
-        every category but one; a key left out is marginalised over.
+        The log ratio is positive where the cell state is more likely under the numerator. A condition is a dict of
+        registered keys. Its values are a category, a number (for a continuous key), :data:`scratio.OWN` (each cell's
+        own label) or :class:`scratio.Rest` (every category but one). Keys that are left out are marginalised over.
 
         Parameters
         ----------
         adata
             Cells; by default those the model was trained on. New cells need the embedding, and labels only for `OWN`.
-            Training cells of a cross-fitted model are recognised by their embedding, and scored by the networks that
-            did not see them.
+            A cross-fitted model recognises its training cells by their embedding, and scores each with networks that
+            were not trained on it.
         numerator, denominator
-            Conditions.
+            Conditions to compare.
         method
-            ``"head"``: difference of potentials, one forward pass (``parametrization="potential"``).
-            ``"ode"``: Proposition 4.1 of arXiv 2602.24201, one ODE per cell. ``"naive"``: two likelihoods, subtracted.
-            ``"quadrature"``: the proposition along a frozen path, a few nodes of the noise level. ``"ito"``: a
-            pathwise identity that needs no divergence and has a Monte-Carlo standard error.
-            ``"auto"``: ``"head"`` where there is a potential, else ``"ode"``.
+            ``"auto"`` is ``"head"`` for ``parametrization="potential"``, and ``"ode"`` otherwise. ``"head"`` takes the
+            difference of two potentials in one forward pass, and requires ``parametrization="potential"``. ``"ode"``
+            solves one ODE per cell (Proposition 4.1 of arXiv 2602.24201). ``"naive"`` subtracts two log likelihoods.
+            ``"quadrature"`` integrates Proposition 4.1 along a frozen path, over a few nodes of the noise level.
+            ``"ito"`` uses a pathwise identity that needs no divergence and has a Monte-Carlo standard error.
         field
             Simulating field of ``"ode"``: ``"numerator"`` (S1), ``"unconditional"`` (S2), or a condition.
         divergence
-            ``"exact"``: with up to two residual blocks in closed form, for ``"heads"`` at the cost of about one more
-            pass, for ``"potential"`` of d / 2 passes through the classifier; else d Jacobian-vector products.
-            ``"rademacher"``: 4 random probes, fixed per cell and shared by numerator and denominator.
+            ``"exact"`` has a closed form with up to two residual blocks: it costs about one more pass for ``"heads"``,
+            and d / 2 passes through the classifier for ``"potential"``. With more blocks it takes d Jacobian-vector
+            products. ``"rademacher"`` uses 4 random probes, fixed per cell and shared by numerator and denominator.
         n_steps
             Steps of the fixed-grid Runge-Kutta solver (4 evaluations each), 16 by default; nodes of ``"quadrature"``,
             20 by default; steps of ``"ito"``, 64 by default.
         return_std
-            Whether to return the standard error as well: a delete-a-group jackknife over the members, each of which
-            trained on other cells, and the Monte-Carlo error of ``"ito"``. That of ``"head"`` is the geometric mean of
-            the jackknife's variance over similar training cells, or a third of the cell's own if that is more
+            Whether to return the standard error as well. It is a delete-a-group jackknife over the members, each of
+            which was trained on different cells, plus the Monte-Carlo error for ``"ito"``. For ``"head"``, the variance
+            is the geometric mean of the jackknife's variances of similar training cells, or a third of the cell's own
+            variance if that is larger, plus the variance between the network and closed forms
             (``scratio.stats.moderated_error``).
         batch_size
-            Cells per batch. Results depend neither on it nor on the order of the cells, beyond rounding.
+            Cells per batch. Results depend on neither the batch size nor the order of the cells, except for rounding.
         rows
             Positions of the cells to score, by default all.
         progress_bar
-            Whether to show a bar with the remaining time; by default from a million cells on.
+            Whether to show a bar with the remaining time. By default a bar is shown from a million cells on.
 
         Returns
         -------
-        Log ratios in nats, shape (n_cells,) or (n_rows,), float64; with ``return_std`` also their standard errors. If
-        the embedding is a dask array they are too, computed chunk by chunk by whatever scheduler there is; of an HDF5
-        or zarr array a block is read at a time.
+        Log ratios in nats, shape (n_cells,) or (n_rows,), float64. With ``return_std`` also their standard errors. If
+        the embedding is a dask array, the results are dask arrays, computed chunk by chunk by the active scheduler. An
+        HDF5 or zarr array is read block by block.
 
         Raises
         ------
@@ -94,6 +95,12 @@ class QueryModel(ScoringModel):
             If a key is not registered or a label is missing.
         ValueError
             If a category is unknown, or an argument is out of range.
+
+        See Also
+        --------
+        scratio.model.ScRatio.typicality : Tell where a log ratio is an extrapolation.
+        scratio.model.ScRatio.log_ratio_gradient : Compute the gradient of the log ratio.
+        scratio.tl.log_ratio : Write log ratios to ``obs``.
 
         Examples
         --------
@@ -136,21 +143,22 @@ class QueryModel(ScoringModel):
         rows: np.ndarray | slice | None = None,
         progress_bar: bool | None = None,
     ) -> np.ndarray:
-        """How typical every cell is of both conditions, judged by up to 10,000 training cells.
+        """Compute how typical every cell is of both conditions, compared with up to 10,000 training cells.
 
-        It is the share of a condition's cells that lie at least as far from their fellows as the given cell does, the
-        smaller of the two conditions (``scratio.stats.typicality``). Below 0.01 a log ratio is an extrapolation: the
-        cell is an outlier, or lies where only one condition has cells.
+        The typicality is the share of a condition's cells that lie at least as far from other cells of that condition
+        as the given cell does. The smaller value of the two conditions is returned (``scratio.stats.typicality``). A
+        log ratio is an extrapolation if the typicality is below 0.01: the cell is an outlier, or lies where only one
+        condition has cells.
 
         Parameters
         ----------
         adata, numerator, denominator, rows, progress_bar
-            As in :meth:`log_ratio`. With `OWN` a cell is compared with cells of its own category; numbers are not
-            looked at.
+            As in :meth:`log_ratio`. With `OWN`, a cell is compared with cells of its own category. Continuous keys are
+            ignored.
 
         Returns
         -------
-        Shape (n_cells,) or (n_rows,), from 0 to 1; NaN where a condition has fewer than 2 training cells.
+        Typicality from 0 to 1, shape (n_cells,) or (n_rows,). NaN if a condition has fewer than 2 training cells.
 
         Raises
         ------
@@ -184,11 +192,11 @@ class QueryModel(ScoringModel):
         rows: np.ndarray | slice | None = None,
         batch_size: int | None = None,
     ) -> np.ndarray:
-        r"""Gradient of the log ratio in every cell: in which direction, and how fast, it grows.
+        r"""Compute the gradient of the log ratio in every cell: in which direction, and how fast, it grows.
 
-        .. math:: \nabla_x \log p_\sigma(x | numerator) - \nabla_x \log p_\sigma(x | denominator),
+        .. math:: \nabla_x \log p_\sigma(x | numerator) - \nabla_x \log p_\sigma(x | denominator)
 
-        the difference of two scores at a small noise level.
+        This is the difference of two scores at a small noise level.
 
         Parameters
         ----------
@@ -196,12 +204,12 @@ class QueryModel(ScoringModel):
             As in :meth:`log_ratio`.
         noise_level
             Noise in standard deviations of the standardised embedding. The gradient is that of densities smoothed by
-            it; without smoothing it follows the noise of the log ratio.
+            this noise. Without smoothing, the gradient would follow the noise of the log ratio.
 
         Returns
         -------
         Gradients of each member in nats per unit of the embedding, shape (n_members, n_cells, d), float64. With folds,
-        a training cell's are of the members that did not see it.
+        a training cell has the gradients of members that were not trained on it.
 
         Raises
         ------
@@ -238,21 +246,21 @@ class QueryModel(ScoringModel):
         return_std: bool = False,
         batch_size: int | None = None,
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        """Log density of every cell in nats, in the units of the embedding, by the continuous normalising flow.
+        """Compute the log density of every cell by a continuous normalising flow.
 
         Parameters
         ----------
         adata
             Cells; by default those the model was trained on.
         condition
-            Condition; a key left out is marginalised over.
+            Condition. Keys that are left out are marginalised over.
         divergence, n_steps, return_std, batch_size
             As in :meth:`log_ratio`.
 
         Returns
         -------
-        Log densities, shape (n_cells,), float64: the mean over the members. Of the data smoothed by ``sigma_min``. With
-        ``return_std`` also their standard errors.
+        Log densities in nats, in the units of the embedding, of the data smoothed by ``sigma_min``: shape (n_cells,),
+        float64, averaged over the members. With ``return_std`` also their standard errors.
 
         Raises
         ------
@@ -277,7 +285,7 @@ class QueryModel(ScoringModel):
         return (mean, std) if return_std else mean
 
     def velocity(self, x: Any, t: float | Tensor, condition: ConditionDict) -> Tensor:
-        r"""Velocity u(x, t, c) of the path :math:`x_t = t x_1 + \lambda(t) x_0`, averaged over the members.
+        r"""Compute the velocity u(x, t, c) of the path :math:`x_t = t x_1 + \lambda(t) x_0`, averaged over the members.
 
         The path joins noise and data in standardised coordinates; x and the velocity are in the units of the embedding.
 
@@ -305,7 +313,9 @@ class QueryModel(ScoringModel):
         return field / slope
 
     def score(self, x: Any, t: float | Tensor, condition: ConditionDict) -> Tensor:
-        r"""Score :math:`\nabla_x \log p_t(x | c)` of the path, averaged over the members; units as in :meth:`velocity`.
+        r"""Compute the score :math:`\nabla_x \log p_t(x | c)` of the path, averaged over the members.
+
+        Units are as in :meth:`velocity`.
 
         Parameters
         ----------

@@ -25,11 +25,12 @@ MEMBERS_OF_FOLD, MEMBERS_ALONE = 2, 5
 
 
 class ScRatio(TrainingModel, QueryModel, GenerationModel):
-    r"""Conditional flow-matching model of an embedding, queried for per-cell log density ratios.
+    r"""Conditional flow-matching model of an embedding, from which per-cell log ratios are computed.
 
-    One model of p(x | conditions) answers every contrast of the registered conditions, marginalised over any of them:
-    log p(x | numerator) - log p(x | denominator), in nats, positive where the cell state is more likely under the
-    numerator (arXiv 2602.24201).
+    .. math:: \log r(x) = \log p(x | numerator) - \log p(x | denominator)
+
+    The log ratio is in nats. It is positive where the cell state is more likely under the numerator (arXiv 2602.24201).
+    One model answers every contrast of the registered conditions, and can marginalise over any of them.
 
     Parameters
     ----------
@@ -38,37 +39,45 @@ class ScRatio(TrainingModel, QueryModel, GenerationModel):
     registry
         For scvi-tools; use ``adata``.
     parametrization
-        ``"potential"``: the conditions as a scalar potential, the log posterior at every noise level; the log ratio is
-        one forward pass. Velocity and score add a denoiser of all cells, which is trained when they are first asked
-        for. ``"heads"``: the paper's velocity and score.
+        ``"potential"`` learns a scalar potential for each condition, the log posterior at every noise level. The log
+        ratio then takes one forward pass. Velocity and score also need a denoiser of all cells, which is trained when
+        they are first used. ``"heads"`` learns the paper's velocity and score.
     block
-        Network of ``"heads"``. ``"residual"``: residual blocks modulated by time and condition, preconditioned by the
-        closed-form flow of a standard Gaussian, velocity and score read from one denoiser. ``"mlp"``: the paper's
-        network to the letter (3 x 1024 SELU, separate heads, Adam 1e-4).
+        Network for ``parametrization="heads"``. ``"residual"`` has residual blocks modulated by time and condition, and
+        is preconditioned by the closed-form flow of a standard Gaussian. It computes velocity and score from one
+        denoiser. ``"mlp"`` is exactly the paper's network (3 x 1024 SELU, separate heads, Adam 1e-4).
     schedule
         ``"linear"``: :math:`x_t = t x_1 + \lambda(t) x_0` with :math:`\lambda^2 = (1 - (1 - \sigma_{min}) t)^2 + \sigma
         t (1 - t)`, the paper's schedules (I) ``sigma_min=sigma=0``, (II) ``sigma_min>0``, (III) ``sigma>0``.
     sigma_min
-        Noise left at t = 1, in standard deviations of the standardised embedding; the log ratio is that of the
-        densities smoothed by it. Never below 0.01 numerically.
+        Noise left at t = 1, in standard deviations of the standardised embedding. The log ratio is that of the
+        densities smoothed by this noise. Values below 0.01 act as 0.01 in computations.
     sigma
         Bridge term of schedule (III).
     n_hidden, n_layers
-        Width and number of blocks; by default 128 and 2 (256 and 2 for ``"heads"``), and 1024 and 3 for
-        ``block="mlp"``. With up to 2 residual blocks exact divergences have a closed form.
+        Width and number of blocks. By default 128 and 2 for ``"potential"``, 256 and 2 for ``"heads"``, and 1024 and 3
+        for ``block="mlp"``. Exact divergences have a closed form with up to 2 residual blocks.
     separate_heads
         Whether velocity and score of ``block="residual"`` are separate outputs instead of one denoiser. Separate
         outputs can contradict each other.
     n_members
-        Independent networks, trained together and averaged (per fold, where there are folds). By default 2 for each of
-        several folds, and 5 without folds. Standard errors are made of their spread.
+        Number of members, which are independent networks of an ensemble, in each fold. They are trained together and
+        averaged. By default 2 per fold with several folds, and 5 without folds. Standard errors come from the spread of
+        the members.
     n_folds
-        Cross-fitting folds: with ``n_folds > 1`` the cells are split, stratified by condition, each fold has networks
-        that never saw its cells, and the training cells are scored by those alone: they are recognised by their
-        embedding, also in copies, parts and files of them, and by a saved model.
+        Number of folds for cross-fitting. With ``n_folds > 1``, cells are split into folds, stratified by condition.
+        Each training cell is scored only by networks that were not trained on its fold. Training cells are recognised
+        by their embedding, also in copies, subsets and files, and by a saved model.
     condition_dropout
-        ``"heads"``: probability with which each key of each training cell is marginalised, so that keys can be left out
-        of a query. ``"potential"`` marginalises exactly without.
+        Probability of hiding each key of each training cell, for ``parametrization="heads"``. A query can then leave
+        keys out. ``"potential"`` does not need this: it marginalises exactly.
+
+    See Also
+    --------
+    scratio.tl.differential_abundance : Train a model and compare two conditions in one call.
+    scratio.tl.log_ratio : Write the log ratios of a trained model to ``obs``.
+    scratio.pl.history : Draw the losses of the training.
+    scratio.model.FDRL : Model of one density ratio, which draws and translates cells.
 
     Examples
     --------
@@ -150,12 +159,12 @@ class ScRatio(TrainingModel, QueryModel, GenerationModel):
         dir_path
             Folder.
         overwrite
-            Whether a model that lies there may be replaced.
+            Whether to replace a model that the folder already holds.
 
         Raises
         ------
         FileExistsError
-            If a model lies there and ``overwrite`` is False.
+            If the folder already holds a model and ``overwrite`` is False.
         """
         history = {name: to_plain(frame) for name, frame in (self.history_ or {}).items()}
         description = {
@@ -186,7 +195,7 @@ class ScRatio(TrainingModel, QueryModel, GenerationModel):
     @classmethod
     @differentiable()
     def load(cls, dir_path: str | Path, adata: AnnData | None = None) -> ScRatio:
-        """Read a model that :meth:`save` wrote. Nothing in the files is executed.
+        """Read a model that :meth:`save` wrote, without executing anything in the files.
 
         Parameters
         ----------
@@ -200,7 +209,7 @@ class ScRatio(TrainingModel, QueryModel, GenerationModel):
         FileNotFoundError
             If the folder holds no model.
         ValueError
-            If it was written by a newer format, or ``adata`` does not fit.
+            If the model was written in a newer format, or ``adata`` does not fit the model.
         """
         description, tensors = _saving.read(dir_path)
         model = cls(registry={"field_registries": {}}, **description["settings"])

@@ -149,52 +149,54 @@ class TrainingModel(ScoringModel):
         callbacks: Any = (),
         **config: Any,
     ) -> None:
-        """Train all members and folds together, and calibrate them.
+        """Train all members of all folds together, and calibrate them.
 
-        Minimises the cross-entropy of the potential at all noise levels (``"heads"``: the flow-matching loss) with
-        AdamW, one cycle of the learning rate, gradients clipped per member, and a moving average of the weights.
-        Held-out cells of each fold decide at which step its training ends. They also weigh the network against closed
-        forms of the densities, by a penalised regression of their labels. Closed forms are Gaussians, mixtures, and
-        abundances of common types.
+        The loss is the cross-entropy of the potential at all noise levels, or the flow-matching loss for
+        ``parametrization="heads"``. The optimiser is AdamW with one cycle of the learning rate, gradients clipped per
+        member, and a moving average of the weights. Held-out cells of each fold decide at which step its training ends.
+        Their labels also decide, in a penalised regression, how much weight the network and closed forms of the
+        densities get. Closed forms are Gaussians, mixtures, and abundances of common cell types.
 
         Parameters
         ----------
         max_steps
-            Number of steps. By default 40 passes over the cells for the potential, at least 600 and at most 2,000, and
-            50 passes for the vector heads, at least 3,000 and at most 20,000.
+            Largest number of steps. By default 40 passes over the cells for the potential (at least 600 and at most
+            2,000 steps), and 50 passes for ``"heads"`` (at least 3,000 and at most 20,000 steps).
         batch_size
             Cells per step, member and process.
         accelerator, devices, strategy, num_nodes, precision
-            For :class:`lightning.pytorch.Trainer`; one device by default. Several, and several nodes, with
-            ``strategy="ddp"`` in a script that every process runs, as Lightning documents. By default the potential
-            trains with matrix products in bfloat16 (``"bf16-mixed"``) where the processor has them, the vector heads in
-            ``"32-true"``.
+            Arguments for :class:`lightning.pytorch.Trainer`; one device by default. For several devices or nodes, pass
+            ``strategy="ddp"`` in a script that every process runs, as Lightning documents. By default the potential is
+            trained with matrix products in bfloat16 (``"bf16-mixed"``) if the processor supports them, and ``"heads"``
+            in ``"32-true"``.
         early_stopping
-            Whether to stop where nothing is left to gain, to keep the best weights, and to calibrate the potential.
+            Whether to stop when the held-out loss no longer falls, to keep the best weights, and to calibrate the
+            potential.
         random_state
-            Seed of the weights, folds, batches and noise. Global generators are neither read nor changed.
+            Seed of the weights, folds, batches and noise. Global random generators are neither used nor changed.
         effort
-            ``"quick"`` trains no network: closed forms and their calibration alone, in seconds. Log ratios, standard
-            errors and everything made of them have the same form, and are coarser.
+            ``"quick"`` trains no network and takes seconds: it only fits and calibrates closed forms. Log ratios,
+            standard errors and all further results have the usual form, but are coarser.
         group_key
-            Column of ``obs`` with donors or samples. Cells of one then share a fold, so that each is scored by networks
-            that saw no cell of its sample, and what a fold holds out for validation are samples too. There can be no
-            more folds than a condition has samples.
+            Column of ``obs`` with donors or samples. All cells of a donor or sample then go into the same fold, so that
+            each cell is scored by networks that were trained on no cell of its sample. Whole samples are held out for
+            validation too. There can be at most as many folds as a condition has samples.
         validation_size
-            Share of the training cells that each member holds out for validation; every member holds out others. By
-            default a tenth; of few cells more, up to a third, so that the members of a fold hold out 500 together.
+            Share of the training cells that each member holds out for validation. Members hold out different cells. By
+            default a tenth. With few cells more are held out, up to a third, so that the members of a fold hold out 500
+            cells together.
         patience
-            Validation intervals without improvement before training stops, if the held-out loss has risen by more than
-            noise; it also goes on to 1.5 times the best step.
+            Validation intervals without improvement before training stops. Training goes on while the held-out loss has
+            not risen by more than noise, and at least to 1.5 times the best step.
         progress_bar
             Whether to show a bar with loss and remaining time.
         checkpoint_dir
             Folder for a checkpoint at every validation.
         resume
-            Continue from the checkpoint in ``checkpoint_dir``, if there is one.
+            Whether to continue from the checkpoint in ``checkpoint_dir``, if there is one.
         logger, callbacks
-            For :class:`lightning.pytorch.Trainer`. At every validation they get ``train_loss`` and
-            ``validation_loss``, means over the networks.
+            Arguments for :class:`lightning.pytorch.Trainer`. At every validation they receive ``train_loss`` and
+            ``validation_loss``, averaged over the networks.
         **config
             Further fields of ``scratio.train.TrainConfig``: ``learning_rate``, ``weight_decay``, ``warmup_steps``,
             ``cosine_decay``, ``gradient_clip``, ``ema_decay``, ``validate_every``, ``n_validation``.
@@ -205,13 +207,17 @@ class TrainingModel(ScoringModel):
             If the model has no cells, a setting is out of range, a condition has fewer cells than folds, or
             ``effort="quick"`` has no closed form to fit (``"heads"``, or a continuous key).
         TypeError
-            If there is no such setting.
+            If a setting does not exist.
         FileExistsError
-            If ``checkpoint_dir`` holds a ``last.ckpt`` that is not scratio's.
+            If ``checkpoint_dir`` holds a ``last.ckpt`` that scratio did not write.
         FloatingPointError
-            If the loss stops being finite.
+            If the loss is no longer finite.
         KeyboardInterrupt
-            After Ctrl-C; the model is then untrained.
+            After Ctrl-C. The model is then untrained.
+
+        See Also
+        --------
+        scratio.pl.history : Draw the losses of the training.
         """
         if self.adata is None:
             raise ValueError("the model has no cells to train on; make one with ScRatio(adata)")

@@ -1,4 +1,4 @@
-"""Other estimators of density ratios, to compare with: ``fit(x_num, x_den)``, then ``log_ratio(x)``."""
+"""Other estimators of density ratios for comparisons: call ``fit(x_num, x_den)``, then ``log_ratio(x)``."""
 
 from __future__ import annotations
 
@@ -30,25 +30,29 @@ PEERS: dict[str, Callable[..., RatioEstimator]] = {
 """Peers by the names that benchmarks and :func:`scratio.tl.compare_methods` use; each takes a ``random_state``."""
 
 IN_SAMPLE = ("meld",)
-"""Those that score the cells they are fitted on and no others."""
+"""Names of estimators that score only the cells they were fitted on."""
 
 
 def make(name: str, **kwargs: Any) -> RatioEstimator:
-    """A peer by its name.
+    """Make an estimator by its name.
 
     Parameters
     ----------
     name
         One of :data:`PEERS`.
     **kwargs
-        Its settings.
+        Settings of the estimator.
+
+    Returns
+    -------
+    Estimator with the methods ``fit(x_num, x_den)`` and ``log_ratio(x)``.
 
     Raises
     ------
     ValueError
-        If there is none of that name.
+        If no estimator has this name.
     ImportError
-        If it needs a package that is not installed.
+        If the estimator needs a package that is not installed.
     """
     if name not in PEERS:
         raise ValueError(f"no method {name!r}; there are {list(PEERS)}")

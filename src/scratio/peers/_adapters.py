@@ -46,19 +46,19 @@ def required(package: str) -> Any:
 class MELD:
     """MELD (Burkhardt et al. 2021, doi 10.1038/s41587-020-00803-5): densities of both samples, smoothed on a graph.
 
-    It scores the cells that it is fitted on; a new cell has the log ratio of the nearest of them.
+    MELD scores only the cells that it is fitted on. A new cell gets the log ratio of the nearest fitted cell.
 
     Parameters
     ----------
     **kwargs
-        For ``meld.MELD``.
+        Arguments for ``meld.MELD``.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         self._package, self._kwargs = required("meld"), kwargs
 
     def fit(self, x_num: np.ndarray, x_den: np.ndarray) -> MELD:
-        """Graph of all cells, and the smoothed densities."""
+        """Build the graph of all cells and smooth the densities on it."""
         x = np.concatenate([x_num, x_den])
         names = np.repeat(["num", "den"], [len(x_num), len(x_den)])
         with redirect_stdout(StringIO()):
@@ -69,7 +69,7 @@ class MELD:
         return self
 
     def log_ratio(self, x: np.ndarray) -> np.ndarray:
-        """That of the nearest fitted cell."""
+        """Return the log ratio of the nearest fitted cell, in nats."""
         return self._fitted[self._index.kneighbors(x, return_distance=False)[:, 0]]
 
 
@@ -85,18 +85,19 @@ class CellTest:
 def milo(
     x: np.ndarray, samples: np.ndarray, is_treatment: np.ndarray, *, n_neighbors: int = 30, random_state: int = 0
 ) -> CellTest:
-    """Milo (Dann et al. 2022, doi 10.1038/s41587-021-01033-z) by pertpy, tested by DESeq2's negative binomial model.
+    """Run pertpy's Milo (Dann et al. 2022, doi 10.1038/s41587-021-01033-z) with DESeq2's negative binomial model.
 
-    A cell has the values of the nearest index cell whose neighbourhood it is in; one that is in none has 0, 1 and 1.
+    Each cell gets the values of the nearest index cell whose neighbourhood contains it. A cell that lies in no
+    neighbourhood has a log ratio of 0, and p- and q-values of 1.
 
     Parameters
     ----------
     x
         Embedding, shape (n, d).
     samples, is_treatment
-        Sample of every cell and its condition, the same for all cells of a sample, shape (n,).
+        Sample of every cell, and whether it is of the treatment; shape (n,). A sample has one condition.
     n_neighbors
-        Of the graph; neighbourhoods have somewhat more cells.
+        Number of neighbours in the graph. Neighbourhoods have somewhat more cells.
     random_state
         Seed of the index cells.
 
@@ -105,7 +106,7 @@ def milo(
     ImportError
         If pertpy or pydeseq2 is not installed.
     ValueError
-        If there are cells of one condition alone.
+        If all cells have one condition.
     """
     pertpy, _ = required("pertpy"), required("pydeseq2")
     _both(is_treatment)
@@ -134,26 +135,29 @@ def milo(
 def mrvi(
     counts: Any, samples: np.ndarray, is_treatment: np.ndarray, *, max_epochs: int | None = None, **kwargs: Any
 ) -> np.ndarray:
-    """MrVI (Boyeau et al. 2025, doi 10.1038/s41592-025-02808-x) by scvi-tools: log ratio of every cell, shape (n,).
+    """Run MrVI of scvi-tools (Boyeau et al. 2025, doi 10.1038/s41592-025-02808-x), which models differences of samples.
 
-    It needs counts, and the samples' differences are what it models. Its architecture has a bug before scvi-tools
-    1.4.3: say with a figure which version it came from.
+    MrVI needs counts. Its architecture has a bug before scvi-tools 1.4.3, so name the version with any result.
 
     Parameters
     ----------
     counts
         Counts, shape (n, n_genes), dense or sparse.
     samples, is_treatment
-        Sample of every cell and its condition, the same for all cells of a sample, shape (n,).
+        Sample of every cell, and whether it is of the treatment; shape (n,). A sample has one condition.
     max_epochs
-        Passes over the cells; by default MrVI's own.
+        Passes over the cells; by default MrVI's own default.
     **kwargs
-        For its ``train``.
+        Arguments for MrVI's ``train``.
+
+    Returns
+    -------
+    Log ratio of every cell in nats, shape (n,).
 
     Raises
     ------
     ValueError
-        If there are cells of one condition alone.
+        If all cells have one condition.
     """
     _both(is_treatment)
     obs = pd.DataFrame({"sample": np.asarray(samples).astype(str), "group": np.where(is_treatment, "num", "den")})

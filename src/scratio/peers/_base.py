@@ -1,4 +1,4 @@
-"""What every peer offers, and what they share."""
+"""Interface of the estimators, and helpers that they share."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class RatioEstimator(Protocol):
     """Estimator of the log density ratio of two samples."""
 
     def fit(self, x_num: np.ndarray, x_den: np.ndarray) -> RatioEstimator:
-        """Learn from cells of the numerator, shape (n, d), and of the denominator, shape (m, d); returns itself."""
+        """Fit to cells of the numerator, shape (n, d), and of the denominator, shape (m, d); return the estimator."""
         ...
 
     def log_ratio(self, x: np.ndarray) -> np.ndarray:
-        """Log density ratio of cells, shape (n, d), in nats: shape (n,), float64, positive for the numerator."""
+        """Return the log ratio of cells (n, d) in nats: shape (n,), float64, positive for the numerator."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Probabilistic classifiers: the log odds of the numerator less those of the sizes of the samples."""
+"""Probabilistic classifiers: log odds of the numerator minus those of the sample sizes."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ SMALLEST = 1e-12
 class Classifier:
     r"""Log ratio by a classifier, :math:`\log r(x) = \operatorname{logit} P(num | x) - \log(n_{num} / n_{den})`.
 
-    Cross-fitted and calibrated: of each of the folds a classifier learns from the others, and Platt's scaling of its
-    log odds from the fold; the probabilities are averaged.
+    The classifier is cross-fitted and calibrated. For each fold, a classifier is trained on the other folds, and its
+    log odds are calibrated on the fold (Platt scaling). The probabilities of all folds are averaged.
 
     Parameters
     ----------
     kind
-        ``"logistic"``, ``"boosting"`` (histograms of trees) or ``"mlp"``.
+        ``"logistic"``, ``"boosting"`` (gradient-boosted trees on histograms) or ``"mlp"``.
     n_folds
         Folds of the calibration.
     random_state
@@ -56,6 +56,6 @@ class Classifier:
         return self
 
     def log_ratio(self, x: np.ndarray) -> np.ndarray:
-        """Log odds of the averaged probability, less those of the sizes."""
+        """Return the log odds of the averaged probability minus those of the sample sizes, in nats."""
         p = np.maximum(self._model.predict_proba(x), SMALLEST)
         return np.log(p[:, 1]) - np.log(p[:, 0]) - self._prior

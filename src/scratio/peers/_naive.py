@@ -19,9 +19,9 @@ BATCH, _WEIGHTS = 4_096, 43
 
 
 class NaiveFlows:
-    """Naive baseline of arXiv 2602.24201 with a flow-matching model of its own for each sample.
+    """Naive baseline of arXiv 2602.24201, with a separate flow-matching model for each sample.
 
-    Their errors are independent of each other, and do not cancel. Divergences are exact.
+    The errors of the two models are independent, and do not cancel. Divergences are exact.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ class ClassGaussians:
     """Ratio of two fitted Gaussians (quadratic discriminant analysis)."""
 
     def fit(self, x_num: np.ndarray, x_den: np.ndarray) -> ClassGaussians:
-        """Mean and covariance of each sample.
+        """Compute mean and covariance of each sample.
 
         Raises
         ------
@@ -31,7 +31,7 @@ class ClassGaussians:
         return self
 
     def log_ratio(self, x: np.ndarray) -> np.ndarray:
-        """Difference of the two log densities."""
+        """Return the difference of the two log densities, in nats."""
         num, den = (
             -0.5 * (solve_triangular(factor, (x - mean).T, lower=True) ** 2).sum(0) - np.log(np.diag(factor)).sum()
             for mean, factor in self._parts
@@ -45,7 +45,7 @@ class Neighbors:
     Parameters
     ----------
     n_neighbors
-        Number of nearest cells; a cell that is among the fitted ones does not count itself.
+        Number of nearest cells. A fitted cell is not counted among its own neighbours.
     """
 
     def __init__(self, *, n_neighbors: int = 50) -> None:
@@ -54,7 +54,7 @@ class Neighbors:
         self.n_neighbors = n_neighbors
 
     def fit(self, x_num: np.ndarray, x_den: np.ndarray) -> Neighbors:
-        """Index of all cells."""
+        """Build the nearest-neighbour index of all cells."""
         self._standardise = Standardiser.of(x_num, x_den)
         x = self._standardise(np.concatenate([x_num, x_den]))
         self._is_num = np.arange(len(x)) < len(x_num)
@@ -63,7 +63,7 @@ class Neighbors:
         return self
 
     def log_ratio(self, x: np.ndarray) -> np.ndarray:
-        """Log odds among the neighbours, less those of the sizes."""
+        """Return the log odds among the neighbours minus those of the sample sizes, in nats."""
         distance, near = self._index.kneighbors(self._standardise(x))
         is_itself = distance[:, :1] == 0.0
         counted = np.where(is_itself, np.arange(near.shape[1]) > 0, np.arange(near.shape[1]) < near.shape[1] - 1)

@@ -25,22 +25,22 @@ class Calibration:
 def label_slope(
     log_ratio: np.ndarray, is_treatment: np.ndarray, offset: np.ndarray, groups: np.ndarray | None = None
 ) -> Calibration:
-    r"""Slope a in the logistic model :math:`\operatorname{logit} P(treatment | x) = offset + b + a \log r(x)`.
+    r"""Fit the slope a of the logistic model :math:`\operatorname{logit} P(treatment | x) = offset + b + a \log r(x)`.
 
     Parameters
     ----------
     log_ratio
-        Of cells that it was not fitted on, shape (n,).
+        Log ratio of held-out cells in nats, shape (n,).
     is_treatment
-        Their labels, shape (n,).
+        Whether each cell is of the treatment, shape (n,).
     offset
-        Log odds of the treatment without the log ratio, that is by the numbers of cells alone, shape (n,).
+        Log odds of the treatment from the numbers of cells alone, shape (n,).
     groups
-        Samples of the cells, integers, shape (n,): the standard error is then across samples.
+        Sample of each cell, integers, shape (n,). If given, the standard error is across samples.
 
     Returns
     -------
-    NaN where the log ratio is the same for all cells.
+    Slope and its standard error, both NaN if the log ratio is equal for all cells.
     """
     nothing = np.zeros_like(log_ratio)
 
@@ -57,7 +57,7 @@ def label_slope(
 def reliability(
     log_ratio: np.ndarray, is_treatment: np.ndarray, offset: np.ndarray, groups: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """Expected and observed log ratio of ten groups of cells with similar log ratios.
+    """Compute expected and observed log ratios of ten groups of cells with similar log ratios.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def reliability(
     Returns
     -------
     Columns of a table: number of cells, ``expected`` and ``observed`` log ratio of each group in nats, and the standard
-    error of the observed one, from the numbers of its cells or across samples. Half a cell is added to either
+    error of the observed log ratio, from the numbers of cells or across samples. Half a cell is added to each
     condition.
     """
     order = np.argsort(log_ratio, kind="stable")
@@ -88,14 +88,14 @@ def reliability(
 
 
 def _design_effect(is_treatment: np.ndarray, groups: np.ndarray) -> float:
-    """By how much the variance of a share is larger than that of independent cells, at least 1."""
+    """Factor by which the variance of a share exceeds that of independent cells, at least 1."""
     residual = is_treatment - is_treatment.mean()
     independent = (residual**2).sum()
     return max(float((np.bincount(groups, weights=residual) ** 2).sum() / independent), 1.0) if independent else 1.0
 
 
 def overlap(log_ratio: np.ndarray, is_treatment: np.ndarray) -> dict[str, float]:
-    r"""How far two conditions overlap, judged by the log ratio.
+    r"""Estimate from the log ratio how far two conditions overlap.
 
     Parameters
     ----------
@@ -104,9 +104,9 @@ def overlap(log_ratio: np.ndarray, is_treatment: np.ndarray) -> dict[str, float]
 
     Returns
     -------
-    ``overlap``, :math:`\int \min(p_{treatment}, p_{reference})`, from 0 (disjoint) to 1 (the same), and the effective
-    sample sizes :math:`(\sum w)^2 / \sum w^2` of the reference's cells weighted to look like the treatment's,
-    :math:`w = r`, and of the treatment's, :math:`w = 1 / r`: how many cells a comparison rests on.
+    ``overlap``, :math:`\int \min(p_{treatment}, p_{reference})`, from 0 (disjoint) to 1 (equal), and the effective
+    numbers of cells :math:`(\sum w)^2 / \sum w^2`, which tell how many cells a comparison rests on. The reference's
+    cells are weighted by :math:`w = r` to look like the treatment's, and the treatment's cells by :math:`w = 1 / r`.
     """
     sides = {"reference": log_ratio[~is_treatment], "treatment": -log_ratio[is_treatment]}
     shared = [np.exp(np.minimum(side, 0.0)).mean() for side in sides.values()]
@@ -125,20 +125,20 @@ def residual_inflation(
     is_treatment: np.ndarray,
     offset: np.ndarray,
 ) -> float:
-    r"""By how much the variance of the log ratio is too small at least, judged by held-out labels.
+    r"""Estimate from held-out labels by which factor, at least, the variance of the log ratio is too small.
 
-    The residuals :math:`e = y - \hat p` of two cells that neither's networks saw have the product
-    :math:`v_i v_j \epsilon_i \epsilon_j` on average, with :math:`v = \hat p (1 - \hat p)` and the errors
-    :math:`\epsilon` of their log ratios. Errors of neighbours are alike, but no more than equal, so that
-    :math:`\sum e_i e_j / \sum v_i v_j s_i s_j` over pairs of neighbours is 1 at most if the standard errors s are
-    right, and above 1 if all networks are wrong together, as after too short a training.
+    Take two cells that are held out from the networks of both. The product of their residuals :math:`e = y - \hat p`
+    is :math:`v_i v_j \epsilon_i \epsilon_j` on average, with :math:`v = \hat p (1 - \hat p)` and the errors
+    :math:`\epsilon` of their log ratios. Errors of neighbours are similar, but no more than equal. So the ratio
+    :math:`\sum e_i e_j / \sum v_i v_j s_i s_j` over pairs of neighbours is at most 1 if the standard errors s are
+    right. It is above 1 if all networks are wrong together, for example after too short a training.
 
     Parameters
     ----------
     x
         Standardised embedding, shape (n, d).
     folds
-        Fold of every cell, shape (n,); pairs are taken within folds.
+        Fold of every cell, shape (n,). Pairs are cells of one fold.
     log_ratio, is_treatment, offset
         As in :func:`label_slope`.
     error
@@ -146,7 +146,7 @@ def residual_inflation(
 
     Returns
     -------
-    That ratio where it is above 1 by more than two of its standard errors, else 1.
+    This ratio if it exceeds 1 by more than two of its standard errors, otherwise 1.
     """
     p = expit(offset + log_ratio)
     residual, variance = is_treatment - p, p * (1.0 - p)

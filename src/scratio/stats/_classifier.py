@@ -1,4 +1,4 @@
-"""A classifier's opinion of the log ratio, to set beside the model's."""
+"""Log ratio by a classifier, to compare with the model's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 
 def held_out_log_odds(x: np.ndarray, is_first: np.ndarray, n_folds: int, random_state: int) -> np.ndarray:
-    """Log odds of a logistic regression on held-out cells, less those of the class sizes, in nats.
+    """Compute log odds of a logistic regression on held-out cells minus those of the class sizes, in nats.
 
     Parameters
     ----------

@@ -6,17 +6,18 @@ import numpy as np
 
 
 def weighted_fdr(pvalues: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    r"""Benjamini-Hochberg q-values with a weight for each hypothesis.
+    r"""Compute Benjamini-Hochberg q-values with a weight for each hypothesis.
 
-    Hypotheses count by their weights, as in the spatial false discovery rate of Milo (Dann et al. 2022,
-    doi 10.1038/s41587-021-01033-z). With numbers of cells as weights the rate is measured over cells.
+    Weights are used as in the spatial false discovery rate of Milo (Dann et al. 2022,
+    doi 10.1038/s41587-021-01033-z). If the weights are numbers of cells, the false discovery rate is measured over
+    cells.
 
     Parameters
     ----------
     pvalues
-        Shape (n,).
+        P-values, shape (n,).
     weights
-        Positive, shape (n,); equal by default.
+        Positive weights, shape (n,); equal by default.
     """
     weights = np.ones(len(pvalues)) if weights is None else weights
     order = np.argsort(pvalues, kind="stable")

@@ -7,7 +7,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 
 def stratified_folds(strata: np.ndarray, n_folds: int, rng: np.random.Generator) -> np.ndarray:
-    """Fold of every row, 0 to n_folds - 1, so that every stratum is spread as evenly as can be.
+    """Assign every row to a fold, 0 to n_folds - 1, so that each stratum is spread as evenly as possible.
 
     Parameters
     ----------
@@ -31,10 +31,10 @@ def stratified_folds(strata: np.ndarray, n_folds: int, rng: np.random.Generator)
 def disjoint_parts(
     rows: np.ndarray, strata: np.ndarray, fraction: float, n_parts: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """Random parts of rows, each a ``fraction`` of every stratum, all of one size and sorted.
+    """Draw random parts of rows, each with a ``fraction`` of every stratum; all have one size and are sorted.
 
-    Where strata are few, each part has a row of every stratum that has two: without a label of a rare condition nothing
-    would show how wrong a log ratio is there. Parts overlap only where they would not all fit.
+    If there are few strata, each part has a row of every stratum with at least two rows: without labels of a rare
+    condition, nothing would show how wrong a log ratio is there. Parts overlap only if the rows do not suffice.
 
     Parameters
     ----------
@@ -63,14 +63,14 @@ def disjoint_parts(
 
 
 def grouped_folds(strata: np.ndarray, groups: np.ndarray, n_folds: int, random_state: int) -> np.ndarray:
-    """Fold of every row, such that the rows of a group share one and every stratum is spread as evenly as can be.
+    """Assign all rows of a group to one fold, and spread each stratum over the folds as evenly as possible.
 
     Parameters
     ----------
     strata, groups
         Integer stratum and group of each row, shape (n,).
     n_folds
-        Number of folds, at most the number of groups of any stratum: see :func:`most_folds`.
+        Number of folds, at most :func:`most_folds`.
     random_state
         Seed.
     """
@@ -86,13 +86,13 @@ def grouped_folds(strata: np.ndarray, groups: np.ndarray, n_folds: int, random_s
 
 
 def most_folds(strata: np.ndarray, groups: np.ndarray) -> int:
-    """Smallest number of groups that a stratum has rows of; with as many folds each can still have all strata."""
+    """Return the largest number of folds with which each fold can have all strata: the fewest groups of a stratum."""
     pairs = np.unique(np.stack([strata, groups]), axis=1)
     return int(np.unique(pairs[0], return_counts=True)[1].min())
 
 
 def balanced_rows(strata: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
-    """At most so many rows, of every stratum as many as of any other if it has them; sorted, all if they are few.
+    """Choose at most ``most`` rows, equally many of each stratum if it has them; return them sorted.
 
     Parameters
     ----------

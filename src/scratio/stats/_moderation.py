@@ -18,31 +18,31 @@ def moderated_error(
     disagreement: np.ndarray,
     n_networks: int,
 ) -> np.ndarray:
-    r"""Standard error of every cell from those of the 50 cells around it that a model keeps.
+    r"""Compute the standard error of every cell from those of the 50 nearest cells that a model keeps.
 
     .. math::
         \log s^2(x) = \overline{\log s^2}_{50}(x) - \psi(\nu / 2) + \log(\nu / 2), \qquad \nu = M - 1
 
-    The spread of M networks has M - 1 degrees of freedom: on its own it is far too small in many cells. The mean of the
-    logarithms over similar cells is certain, and a few extreme cells do not weigh more than others in it; the last two
-    terms are its bias (Smyth 2004, doi 10.2202/1544-6115.1027). A third of a cell's own variance counts where that is
-    more: far from all training cells the networks drift apart. The disagreement of different estimates of the same log
-    ratio, a mean over the same cells, is added for bias, which no spread shows.
+    The spread of M networks has only M - 1 degrees of freedom, so that a cell's own variance is often far too small.
+    The mean of the log variances over similar cells is precise, and extreme cells do not dominate it. The last two
+    terms correct its bias (Smyth 2004, doi 10.2202/1544-6115.1027). A third of the cell's own variance is used instead
+    if it is larger, because networks drift apart far from all training cells. Finally the mean disagreement of the
+    similar cells is added: it shows bias, which the spread of the networks does not show.
 
     Parameters
     ----------
     x, error
         Cells, shape (n, d), and their own standard errors, shape (n,).
     kept, kept_error
-        The same for the cells that are kept.
+        Kept cells, shape (m, d), and their standard errors, shape (m,).
     disagreement
-        Variance between estimates of different kinds for the cells that are kept.
+        Variance between different kinds of estimates of the log ratio of the kept cells, shape (m,).
     n_networks
-        M, of their errors.
+        Number M of networks that the standard errors come from.
 
     Returns
     -------
-    Shape (n,).
+    Standard errors in nats, shape (n,).
     """
     log_variance = np.log(np.maximum(kept_error**2, SMALLEST))
     k, half = min(N_SIMILAR, len(kept)), 0.5 * (n_networks - 1)

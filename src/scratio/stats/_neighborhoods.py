@@ -13,9 +13,9 @@ SCALES, LARGEST_SHARE = (10, 20, 40), 0.1
 
 
 def neighborhoods(x: np.ndarray, random_state: int) -> np.ndarray:
-    """Neighbourhood of every cell: k-means with about 50 cells each, and no more than 500 of them.
+    """Assign every cell to a neighbourhood by k-means: about 50 cells each, and at most 500 neighbourhoods.
 
-    It knows neither samples nor conditions, so that the samples stay exchangeable.
+    Samples and conditions are not used, so that the samples stay exchangeable.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ def neighborhoods(x: np.ndarray, random_state: int) -> np.ndarray:
 
     Returns
     -------
-    Codes from 0, each of which occurs, shape (n,).
+    Neighbourhood of every cell as codes from 0 without gaps, shape (n,).
     """
     number = int(np.clip(len(x) // CELLS_EACH, min(FEWEST, len(x)), MOST))
     found = MiniBatchKMeans(number, batch_size=4_096, n_init=3, random_state=random_state).fit_predict(x)
@@ -36,8 +36,8 @@ def neighborhoods(x: np.ndarray, random_state: int) -> np.ndarray:
 def neighbor_counts(x: np.ndarray, neighborhood: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Count the cells of each sample near the centre of each neighbourhood, on several scales.
 
-    The nearest 10, 20 and 40 cells for each sample are counted, but no more than a tenth of all cells. They overlap
-    with those of other centres; few are sharp, many have less noise of counting.
+    With m samples, the nearest 10 m, 20 m and 40 m cells are counted, but at most a tenth of all cells. Cells of
+    different centres overlap. Small scales resolve fine differences; large scales have less counting noise.
 
     Parameters
     ----------
@@ -46,11 +46,11 @@ def neighbor_counts(x: np.ndarray, neighborhood: np.ndarray, codes: np.ndarray) 
     neighborhood
         Neighbourhood of every cell, shape (n,).
     codes
-        Sample of every cell, shape (n,); negative for a cell that is of none.
+        Sample of every cell, shape (n,); negative for a cell of no sample.
 
     Returns
     -------
-    Shape (n_scales, n_samples, n_neighborhoods).
+    Numbers of cells, shape (n_scales, n_samples, n_neighborhoods).
     """
     n_samples, n_places = int(codes.max()) + 1, int(neighborhood.max()) + 1
     largest = max(int(LARGEST_SHARE * len(x)), 1)

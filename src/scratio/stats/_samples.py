@@ -1,4 +1,4 @@
-"""Test across samples: does the share of cells near a place go with what a sample is."""
+"""Test across samples whether the share of cells near a place depends on the sample's condition."""
 
 from __future__ import annotations
 
@@ -86,9 +86,10 @@ def compare_samples(
 
     The counts follow :math:`\log E\,y_{sp} = \log n_s + x_s^\top \beta_p` with the variance
     :math:`\phi_p (\mu + \alpha \mu^2)` of a negative-binomial quasi-likelihood (Lund et al. 2012,
-    doi 10.1515/1544-6115.1826): :math:`\alpha` is common to the places and :math:`\phi_p`, moderated over the places,
-    at least 1. The statistic is the moderated t of the score for the tested column; its law without an effect comes
-    from rotations of the residuals, the same for all places and scales. Of several scales the largest statistic counts.
+    doi 10.1515/1544-6115.1826). All places share :math:`\alpha`. Each place has its own :math:`\phi_p`, which is
+    moderated over the places and at least 1. The statistic is the moderated t of the score for the tested column. Its
+    null distribution comes from rotations of the residuals; all places and scales use the same rotations. The largest
+    statistic over the scales is used.
 
     Parameters
     ----------
@@ -99,10 +100,10 @@ def compare_samples(
     rng
         Source of the rotations.
     donors
-        Donor of each sample, shape (n_samples,); by default each has its own. A place is not tested, and has a p-value
-        of 1, where one donor alone speaks for the treatment or for the reference (:func:`replicates_at`).
+        Donor of each sample, shape (n_samples,). By default each sample has its own donor. A place is not tested, and
+        has a p-value of 1, if the treatment or the reference rests on one donor alone (:func:`replicates_at`).
     weights
-        What each place counts for, shape (n,); equal by default.
+        Weight of each place in the q-values and in the global p-value, shape (n,); equal by default.
     n_rotations
         Number of rotations.
 
@@ -162,14 +163,14 @@ def replicates_at(axes: np.ndarray, donors: np.ndarray) -> np.ndarray:
 
 
 def effects_without(counts: np.ndarray, design: SampleDesign, test: SampleTest, rows: np.ndarray) -> np.ndarray:
-    """Effect at every place when some samples are left out; NaN if the others cannot tell it. Shape (n,).
+    """Compute the effect at every place without some samples, shape (n,); NaN if it cannot be estimated.
 
     Parameters
     ----------
     counts, design
         As in :func:`compare_samples`.
     test
-        Its outcome, whose scales, dispersions and variance factors are kept.
+        Outcome of :func:`compare_samples`. Its scales, dispersions and variance factors are used again.
     rows
         Numbers of the samples to leave out.
     """

@@ -17,13 +17,13 @@ CONSTANT = 1e-6
 
 
 def robust_coordinates(x: np.ndarray, rng: np.random.Generator) -> Coordinates:
-    r"""Centre, scale and tails of each dimension of an embedding; uses no labels.
+    r"""Compute centre, scale and tails of each dimension of an embedding, without labels.
 
-    A dimension that separates cell states varies little among neighbours and much over all cells; one of noise varies
-    among neighbours as it does over all. With :math:`s_j` the standard deviation and :math:`\rho_j` the root mean
-    square difference between neighbours in units of :math:`\sqrt{2} s_j`, the scale is :math:`s_j \rho_j`, up to one
-    factor that sets the mean squared size of the scaled dimensions to 1. Neighbours are found again in the scaled
-    space, four times. The result follows any rescaling of the dimensions.
+    A dimension that separates cell states varies little among neighbours and much over all cells. A dimension of noise
+    varies among neighbours as much as over all cells. With :math:`s_j` the standard deviation and :math:`\rho_j` the
+    root mean square difference between neighbours in units of :math:`\sqrt{2} s_j`, the scale is :math:`s_j \rho_j`, up
+    to one factor that sets the mean squared size of the scaled dimensions to 1. Neighbours are found again in the
+    scaled space, four times. The result follows any rescaling of the dimensions.
 
     Means and standard deviations are those of the central 98% of the cells, so that a few cells far out do not decide
     them. Tails begin three robust standard deviations from the centre (:class:`scratio._coordinates.Coordinates`).
@@ -63,7 +63,7 @@ def _local_scale(sample: np.ndarray, sd: np.ndarray, varies: np.ndarray) -> np.n
 
 
 def standard_scale(x: np.ndarray) -> np.ndarray:
-    """Standard deviation of each dimension of an embedding (n, d), 1 where it is constant but for rounding."""
+    """Compute the standard deviation of each dimension of an embedding (n, d); 1 if constant except for rounding."""
     sd = moments(x)[1]
     # A constant dimension tells cells apart nowhere; any scale will do.
     sd[sd <= CONSTANT * np.max([np.abs(part).max(axis=0) for _, part in slabs(x)], axis=0)] = 1.0

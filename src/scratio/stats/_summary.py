@@ -6,17 +6,17 @@ import numpy as np
 
 
 def mean_and_error(values: np.ndarray, errors: np.ndarray) -> tuple[float, float]:
-    """Mean log ratio of a group of cells and its standard error.
+    """Compute the mean log ratio of a group of cells and its standard error.
 
-    The error covers the spread of the cells and, as if it were the same in all of them, the standard error of their log
-    ratios, which come from the same networks.
+    The standard error includes the spread of the cells and the standard error of their log ratios. The latter is
+    treated as one error shared by all cells, because their log ratios come from the same networks.
 
     Parameters
     ----------
     values
         Log ratios, shape (n,).
     errors
-        Their standard errors; NaN where there are none.
+        Standard errors of the log ratios; NaN counts as 0.
     """
     spread = values.var(ddof=1) / len(values) if len(values) > 1 else 0.0
     shared = np.nan_to_num(errors) ** 2

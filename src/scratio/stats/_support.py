@@ -11,28 +11,28 @@ SAME = 1e-3
 
 
 def typicality(x: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    r"""Share of a condition's cells that are no more typical of it than each given cell is.
+    r"""Compute the share of a condition's cells that are at most as typical of the condition as each given cell.
 
-    Cells are compared by the distance to the 15th nearest cell of the condition, which orders them as the nearest
+    Cells are compared by the distance to the 15th nearest cell of the condition. This orders them as the nearest
     neighbour estimate of the log density does, :math:`-d \log \text{distance} + \text{const}`. The share is calibrated:
-    of fresh cells of the condition about u have a typicality of u or less.
+    about a share u of new cells of the condition has a typicality of u or less.
 
     Parameters
     ----------
     x
-        Cells to judge, shape (n, d). One that is among ``cells`` is left out of its own neighbours.
+        Cells to judge, shape (n, d). A cell that is also in ``cells`` is not counted among its own neighbours.
     cells
         Cells of the condition, shape (m, d), at least 2.
 
     Returns
     -------
-    Shape (n,), from 0, farther out than all cells of the condition, to 1.
+    Typicality from 0 (farther out than all cells of the condition) to 1, shape (n,).
     """
     return TypicalityIndex(cells)(x)
 
 
 class TypicalityIndex:
-    """:func:`typicality` by the same cells for many blocks of others.
+    """Compute :func:`typicality` for many blocks of cells, compared with one set of cells.
 
     Parameters
     ----------
@@ -57,10 +57,10 @@ class TypicalityIndex:
 
 
 def is_supported(typicalities: np.ndarray) -> np.ndarray:
-    """Whether cells are typical of both conditions: no more than 1% of the cells of either are less typical.
+    """Tell whether cells have support: in both conditions, at least 1% of the cells are at most as typical.
 
-    A cell that is typical of neither is an outlier; one that is typical of only one lies where the supports do not
-    overlap, and its log ratio is an extrapolation.
+    A cell that is typical of neither condition is an outlier. A cell that is typical of only one condition lies where
+    the other condition has no cells, and its log ratio is an extrapolation.
 
     Parameters
     ----------

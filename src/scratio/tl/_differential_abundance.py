@@ -56,12 +56,13 @@ def differential_abundance(
     model_kwargs: dict[str, Any] | None = None,
     train_kwargs: dict[str, Any] | None = None,
 ) -> AnnData | None:
-    r"""Per-cell log ratio of treatment over reference, each cell scored by networks that did not see it.
+    r"""Estimate the log ratio of treatment over reference for every cell, out of fold.
 
     .. math:: \log r(x) = \log p(x | treatment) - \log p(x | reference)
 
-    in nats; positive where a cell state is more likely under the treatment (arXiv 2602.24201). The class sizes do not
-    enter. Cells are not replicates: there is no p-value without samples.
+    The log ratio is in nats (natural logarithms). It is positive where a cell state is more likely under the treatment
+    (arXiv 2602.24201). It does not depend on how many cells each condition has. Each cell is scored by networks that
+    were not trained on it. Cells are not replicates: p-values need ``sample_key``.
 
     Parameters
     ----------
@@ -70,91 +71,99 @@ def differential_abundance(
     condition_key
         Column of ``obs`` with the condition.
     treatment, reference
-        Its two categories to compare; cells of other categories are neither used nor scored. A list of treatments is
-        compared with the reference one by one, by one model; None stands for all categories but the reference. With the
-        reference ``"rest"``, unless that is a category, each treatment is compared with all other categories together.
+        Two categories of ``condition_key`` to compare. Cells of other categories are neither used nor scored. A list of
+        treatments is compared with the reference one by one, by one model. None compares all other categories with the
+        reference. ``reference="rest"`` compares each treatment with all other categories together, unless a category is
+        named ``"rest"``.
     use_rep
-        Embedding in ``obsm``, shape (n_cells, d); ``"X"`` is ``adata.X`` itself, for example markers of a cytometer.
+        Embedding in ``obsm``, shape (n_cells, d). ``"X"`` is ``adata.X`` itself, for example markers of a cytometer.
     covariate_keys
-        Categorical columns held fixed: both densities are conditioned on the cell's own labels of these.
+        Categorical columns of ``obs`` to hold fixed. Both densities are conditioned on the cell's own labels in these
+        columns.
     sample_key
-        Column with donors or samples, the replicates. Each cell is then scored by networks that saw no cell of its
-        sample, and conditions are tested across samples: within donors that have cells of both, between donors
-        otherwise. The test counts how many of a sample's cells lie near a cell, and knows how many the sample has in
-        all; the log ratio does not enter. Without samples there is no p-value, because the cells of one sample share
-        whatever that sample has of its own.
+        Column of ``obs`` with samples or donors, which are the replicates. Each cell is then scored by networks that
+        were trained on no cell of its sample, and the conditions are tested across samples: within donors that have
+        cells of both conditions, between donors otherwise. The test counts how many of a sample's cells lie near a
+        cell, and takes the sample's total number of cells into account. It does not use the log ratio. Without
+        ``sample_key`` there is no p-value, because cells of one sample are not independent.
     covariates
-        Formula of what the test holds fixed, for example ``"~ age + sex + C(site)"`` (formulaic; Wilkinson notation),
-        of columns of ``obs`` that are the same for all cells of a sample. ``covariate_keys`` that are the same for all
-        cells of a sample are held fixed too.
+        Formula of what the test holds fixed, for example ``"~ age + sex + C(site)"`` (formulaic; Wilkinson notation).
+        Each column of ``obs`` in the formula must have one value per sample. Columns of ``covariate_keys`` with one
+        value per sample are held fixed too.
     donor_key
-        Column with donors, where some gave several samples. All cells of a donor then go into the same fold, and the
-        samples of one donor and condition are added up, so that a donor is one replicate. Where most of the comparison
-        lies within donors, each donor has an effect of its own.
+        Column of ``obs`` with donors, for data in which a donor gave several samples. All cells of a donor then go into
+        the same fold, and the samples of one donor and condition are added up, so that a donor is one replicate. If
+        most of the comparison lies within donors, each donor has an effect of its own in the test.
     min_cells
-        Cells of a condition below which a sample takes no part in it; a warning names those that are left out.
+        Smallest number of cells of a condition that a sample needs to take part in that condition. A warning names the
+        samples that are left out.
     n_folds
-        Cross-fitting folds, at least 2; with ``sample_key`` no more than a condition has samples.
+        Number of folds for cross-fitting, at least 2. With ``sample_key``, at most the number of samples of a
+        condition.
     method
         Estimator, see :meth:`scratio.model.ScRatio.log_ratio`.
     effort
-        ``"quick"`` trains no network: closed-form densities (Gaussians, mixtures, abundances of cell types), weighed by
-        held-out labels, in seconds. The results have the same form; what is finer than cell types is not resolved.
+        ``"quick"`` trains no network and takes seconds. It uses closed-form densities (Gaussians, mixtures, abundances
+        of cell types), weighted by how well they predict held-out labels. The results have the usual form, but do not
+        resolve differences finer than cell types.
     key_added
         Prefix of the results.
     random_state
-        Seed of everything.
+        Seed of every random choice.
     copy
         Whether to return a copy instead of writing into ``adata``.
     model_kwargs, train_kwargs
-        For :class:`scratio.model.ScRatio` and its :meth:`~scratio.model.ScRatio.train`.
+        Arguments for :class:`scratio.model.ScRatio` and for its method :meth:`~scratio.model.ScRatio.train`.
 
     Returns
     -------
     None, or a copy. Written are
 
     ``obs[key_added + "_log_ratio"]``
-        Out-of-fold log ratio in nats; NaN for cells of neither category.
+        Out-of-fold log ratio in nats. NaN for cells of neither category.
     ``obs[key_added + "_std"]``
         Standard error of the log ratio in nats, from the spread of the networks that scored the cell and similar cells
-        (see :meth:`scratio.model.ScRatio.log_ratio`), enlarged where held-out labels show that it is too small
-        (``scratio.stats.residual_inflation``); NaN for a single network.
+        (see :meth:`scratio.model.ScRatio.log_ratio`). It is enlarged if held-out labels show that it is too small
+        (``scratio.stats.residual_inflation``). NaN for a single network.
     ``obs[key_added + "_typicality"]``
-        Share of the treatment's or of the reference's cells, whichever is smaller, that lie at least as far from their
-        fellows as this cell does (``scratio.stats.typicality``).
+        Share of a condition's cells that lie at least as far from other cells of that condition as this cell does
+        (``scratio.stats.typicality``): the smaller of the treatment's and the reference's.
     ``obs[key_added + "_support"]``
-        False where that share is below 1%, so that the log ratio is an extrapolation, and for cells of neither
-        category. Nothing else happens to such cells.
+        Whether both conditions have similar cells. False if the typicality is below 1%, so that the log ratio is an
+        extrapolation, and for cells of neither category. The log ratio of unsupported cells is not changed.
     ``obs[key_added + "_effect"]``, ``obs[key_added + "_effect_std"]``
-        With ``sample_key``: what is tested, in nats, and its standard error across samples. The effect is the log ratio
-        of the share of a sample's cells that lie near this one, each sample or donor counting about alike; the log
-        ratio above is about this very cell, and large samples count more in it.
+        With ``sample_key``: effect that is tested, in nats, and its standard error across samples. The effect is the
+        log ratio of the share of a sample's cells that lie near this cell; samples or donors count about equally. It
+        differs from the log ratio, which is about this very cell and in which large samples count more.
     ``obs[key_added + "_pvalue"]``, ``obs[key_added + "_qvalue"]``
-        Two-sided p-value of the effect, and its false discovery rate, that is the expected share of cells called
-        wrongly if all cells of this q-value or less are called. The q-value is never below the global p-value, and NaN
-        with fewer than 3 samples of a condition. :func:`scratio.tl.regions` joins what is significant and names it.
+        With ``sample_key``: two-sided p-value of the effect, and q-value. The q-value is a false discovery rate: the
+        expected share of cells called wrongly if all cells with this q-value or less are called. It is never below the
+        global p-value. It is NaN with fewer than 3 samples of a condition. :func:`scratio.tl.regions` joins significant
+        cells into regions and names them.
     ``obs[key_added + "_neighborhood"]``
         With ``sample_key``: the cell's neighbourhood, of about 50 similar cells.
     ``obsm[key_added + "_log_ratio"]``, ``..._std``, ``..._support``
-        For a list of treatments, or None: a column of the above for each treatment. ``obs`` then has the cell's own
-        treatment's, and NaN for cells of the reference.
+        For a list of treatments, or None: each of the results above with a column for each treatment. ``obs`` then
+        holds the result for the cell's own treatment, and NaN for cells of the reference.
     ``uns[key_added]["table"]``
         A row for each treatment: numbers of cells, mean log ratio of the treatment's and of the reference's cells with
         standard errors, share of supported cells. Standard errors are across cells, not across samples.
-    ``uns[key_added]["diagnostics"]``, ``uns[key_added]["calibration"]``
-        A row for each treatment: slope of the held-out labels on the log ratio (1 if it is right on average), area
-        under the ROC curve, overlap of the densities from 0 to 1, effective numbers of cells, supported share, by how
-        much held-out labels enlarged the variance, with ``sample_key`` the p-value of any difference at all, and a
-        verdict in words; and the reliability curve, which :func:`scratio.pl.calibration` draws.
+    ``uns[key_added]["diagnostics"]``
+        A row for each treatment: slope of the held-out labels on the log ratio (1 if the log ratio is right on
+        average), area under the ROC curve, overlap of the densities from 0 to 1, effective numbers of cells, share of
+        supported cells, factor by which held-out labels enlarged the variance, with ``sample_key`` the p-value of any
+        difference at all, and a verdict in words.
+    ``uns[key_added]["calibration"]``
+        Reliability curve of each treatment, which :func:`scratio.pl.calibration` draws.
     ``uns[key_added]["neighborhoods"]``
         With ``sample_key``, a row for each neighbourhood: effect and its standard error (nats), p-value, q-value, and
-        p-value of the family, that is of any neighbourhood as extreme if nothing differs. Where q is at most .1,
-        ``effect_without_one`` is the effect at its weakest when one donor is left out, and ``carried_by`` names that
-        donor if less than half of the effect remains.
+        family-wise p-value, which is the probability of any neighbourhood as extreme if nothing differs. If the q-value
+        is at most 0.1, ``effect_without_one`` is the weakest effect after leaving one donor out, and ``carried_by``
+        names that donor if less than half of the effect remains.
     ``uns[key_added]["samples"]``
-        With ``sample_key``, a row for each sample of a condition: donor, number of cells, why it is left out (empty if
-        it is not), and ``variance_factor``, above 1 for a sample that weighs less because it differs from its group
-        everywhere.
+        With ``sample_key``, a row for each sample of a condition: donor, number of cells, why the sample is left out
+        (empty if it takes part), and ``variance_factor``. A factor above 1 means that the sample counts less, because
+        it differs from its group everywhere.
     ``uns[key_added]``
         Parameters, training history.
 
@@ -165,11 +174,22 @@ def differential_abundance(
     TypeError
         If the embedding is sparse or not numeric, or ``covariate_keys`` is a string.
     ValueError
-        If a category is absent or has fewer cells than folds, treatment and reference are the same, the embedding is
-        not finite, a label of a covariate is missing, cells with some labels of the covariates all have the same
-        condition, a condition has fewer than 2 samples, a covariate of the formula differs within a sample or explains
-        the condition, a sample has several donors, ``model_kwargs`` holds ``n_folds``, or a column that would be
-        overwritten is not scratio's.
+        If a category is absent or has fewer cells than folds, if ``treatment`` equals ``reference``, if the embedding
+        is not finite, if a covariate has a missing label, if all cells with some labels of the covariates have one
+        condition, if a condition has fewer than 2 samples, if a covariate of the formula differs within a sample or
+        explains the condition, if a sample has several donors, if ``model_kwargs`` holds ``n_folds``, or if a column
+        that would be overwritten was not written by scratio.
+
+    See Also
+    --------
+    scratio.pl.embedding : Draw the log ratio on an embedding.
+    scratio.pl.violin : Draw the log ratio by groups of cells.
+    scratio.pl.beeswarm : Draw the tested effects by annotation.
+    scratio.pl.volcano : Draw the tested effects against their significance.
+    scratio.pl.calibration : Draw the reliability curve.
+    scratio.get.table : Return the results as a table.
+    scratio.tl.regions : Join significant cells into regions and name them.
+    scratio.tl.summary : Sum up the results in words.
 
     Examples
     --------
