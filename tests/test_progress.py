@@ -13,6 +13,7 @@ import pytest
 import scratio
 from scratio import _progress
 from scratio._progress import LINE_EVERY, Progress, with_progress
+from scratio.train._callbacks import StepProgressBar
 
 
 class Clock:
@@ -101,6 +102,20 @@ def test_a_training_has_one_output(gaussian_cells, notebook, capsys):
     assert shown[-1].startswith("training: 100%")
     assert "20/20" in shown[-1]
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("is_error", [False, True])
+def test_a_training_that_ends_early_is_shown_as_whole_unless_it_failed(is_error, clock, notebook):
+    trainer = SimpleNamespace(is_global_zero=True, global_step=0)
+    bar = StepProgressBar(Progress(), 600, SimpleNamespace(history={}), "training")
+    bar.on_train_start(trainer, None)
+    for _ in range(150):
+        bar.on_train_batch_end(trainer, None)
+    if not is_error:
+        bar.on_train_end(trainer, None)
+    clock.now += 1.0
+    bar.teardown(trainer, None, "fit")
+    assert ("25%" if is_error else "100%") in notebook[0][-1]
 
 
 def test_what_is_not_shown_leaves_nothing(clock, notebook, capsys):

@@ -204,6 +204,11 @@ class StepProgressBar(pl.Callback):
             means = {name: f"{sum(values) / len(values):.4f}" for name, values in shown.items()}
             self.bar.set_postfix(means, refresh=False)
 
+    def on_train_end(self, trainer: pl.Trainer, plan: Any) -> None:
+        """Count a training that ended early as whole."""
+        if self.bar is not None:
+            self.bar.total = self.bar.n
+
     def teardown(self, trainer: pl.Trainer, plan: Any, stage: str) -> None:
         """Close the bar, also after an error."""
         if self.bar is not None:
