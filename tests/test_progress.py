@@ -227,15 +227,15 @@ def test_a_long_call_says_beforehand_what_it_takes(clock, notebook):
     analysis(clock, seconds=600.0)
     shown = notebook[0]
     # One step takes a second. 600 of them, 80 for the weights, and 100 + 1,000 / 140 for scoring are 13 minutes.
-    first = next(k for k, text in enumerate(shown) if "in all" in text)
-    assert "about 13 min in all, 0.4 GiB of memory" in shown[first]
+    first = next(k for k, text in enumerate(shown) if "at most" in text)
+    assert "at most about 13 min, 0.4 GiB of memory" in shown[first]
     assert shares([shown[first]])[0] < 10
-    assert "in all" not in shown[-1]
+    assert "at most" not in shown[-1]
 
 
 def test_a_short_call_does_not_say_what_it_takes(clock, notebook):
     analysis(clock, seconds=30.0)
-    assert not any("in all" in text for text in notebook[0])
+    assert not any("at most" in text for text in notebook[0])
 
 
 def test_an_analysis_has_one_output(gaussian_cells, notebook, capsys):

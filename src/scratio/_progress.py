@@ -127,13 +127,13 @@ class CallProgress(Progress):
             self._whole.update(percent - self._whole.n)
 
     def plan(self, seconds_per_cost: float) -> None:
-        """Say once what a long call takes, as measured in the first steps of its training."""
+        """Say once what a long call takes at most, as measured in the first steps of its training, which may end early."""
         seconds = seconds_per_cost * sum(self.costs.values()) * self.rounds
         if self._is_planned or seconds < PLANNED_FROM:
             return
         self._is_planned = True
         memory = (BASE + PER_VALUE * self.n_values) / 2**30
-        self._whole.set_postfix_str(f"about {_minutes(seconds)} in all, {memory:.1f} GiB of memory", refresh=False)
+        self._whole.set_postfix_str(f"at most about {_minutes(seconds)}, {memory:.1f} GiB of memory", refresh=False)
 
     def close(self, *, is_done: bool) -> None:
         """End the bar, full if the call came to its end."""
