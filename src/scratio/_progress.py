@@ -127,7 +127,7 @@ class CallProgress(Progress):
             self._whole.update(percent - self._whole.n)
 
     def plan(self, seconds_per_cost: float) -> None:
-        """Say once what a long call takes at most, as measured in the first steps of its training, which may end early."""
+        """Say once what a long call takes at most, as measured in the first steps; a training may end early."""
         seconds = seconds_per_cost * sum(self.costs.values()) * self.rounds
         if self._is_planned or seconds < PLANNED_FROM:
             return
