@@ -8,6 +8,7 @@ import sys
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 import scratio
@@ -169,11 +170,12 @@ def shares(shown: list[str]) -> list[int]:
     return [int(found[1]) for text in shown if (found := re.search(r"(\d+)%", text))]
 
 
-def analysis(clock: Clock, seconds: float, rounds: int = 1, steps: int = 600, ends_at: float = 1.0, **settings: Any):
+def analysis(clock: Clock, seconds: float, rounds: int = 1, steps: int = 600, ends_at: float = 1.0, shown: bool = True):
     """A call of some rounds of training, which may end early, and scoring."""
 
     @_progress.one_bar("comparing")
-    def call(adata: Any, **kwargs: Any) -> str:
+    def call() -> str:
+        _progress.expect_work((1_000, 20), [1_000], rounds=rounds, shown=shown)
         for _ in range(rounds):
             bar = _progress.progress_of_call(True).bar(steps, "training", "step")
             for _ in range(int(steps * ends_at)):
@@ -186,9 +188,7 @@ def analysis(clock: Clock, seconds: float, rounds: int = 1, steps: int = 600, en
                 clock.now += 1.0
         return "done"
 
-    adata = SimpleNamespace(n_obs=1_000, obsm={"X_pca": SimpleNamespace(shape=(1_000, 20))})
-    use_rep = "X_pca" if rounds == 1 else ["X_pca"] * rounds
-    return call(adata, use_rep=use_rep, **settings)
+    return call()
 
 
 @pytest.mark.parametrize(("rounds", "ends_at"), [(1, 1.0), (1, 0.4), (2, 0.7)])
@@ -197,8 +197,9 @@ def test_a_call_has_one_bar_that_never_goes_back_and_says_what_is_done(rounds, e
     (shown,) = notebook
     found = shares(shown)
     assert found == sorted(found) and found[-1] == 100
-    words = [text.split(":")[0] for text in shown if ":" in text]
-    assert {"comparing, training networks", "comparing, scoring cells"} <= set(words)
+    words = [text.splitlines()[-1].split(":")[0] for text in shown if ":" in text]
+    # Each phase is named as it begins, also if it takes long until its first update.
+    assert {f"comparing, {_progress.PHASES[name]}" for name in ("training", "calibrating", "scoring")} <= set(words)
     assert words[-1] == "comparing"
     # 600 steps of training are most of the call, and its end is not shown before the cells are scored.
     trained = max(s for text, s in zip([t for t in shown if "%" in t], found, strict=True) if "training" in text)
@@ -207,18 +208,19 @@ def test_a_call_has_one_bar_that_never_goes_back_and_says_what_is_done(rounds, e
 
 
 def test_a_call_can_be_silent(clock, notebook, capsys):
-    analysis(clock, 30.0, train_kwargs={"progress_bar": False})
+    analysis(clock, 30.0, shown=False)
     assert notebook == [] and capsys.readouterr().err == ""
 
 
 def test_a_call_that_fails_closes_its_bar_and_frees_the_next_one(clock, notebook):
     @_progress.one_bar("failing")
-    def call(adata: Any) -> None:
+    def call() -> None:
+        _progress.expect_work((10, 2), [10])
         _progress.progress_of_call(True).bar(10, "training", "step").update(5)
         raise ValueError("what went wrong")
 
     with pytest.raises(ValueError, match="what went wrong"):
-        call(SimpleNamespace(n_obs=10))
+        call()
     assert _progress._current.get() is None
     assert "100%" not in notebook[0][-1]
 
@@ -227,15 +229,15 @@ def test_a_long_call_says_beforehand_what_it_takes(clock, notebook):
     analysis(clock, seconds=600.0)
     shown = notebook[0]
     # One step takes a second. 600 of them, 80 for the weights, and 100 + 1,000 / 140 for scoring are 13 minutes.
-    first = next(k for k, text in enumerate(shown) if "at most" in text)
-    assert "at most about 13 min, 0.4 GiB of memory" in shown[first]
+    first = next(k for k, text in enumerate(shown) if "about" in text)
     assert shares([shown[first]])[0] < 10
-    assert "at most" not in shown[-1]
+    for text in shown[first:]:
+        assert text.startswith("Comparing, 1,000 cells: at most about 13 min, 0.4 GiB of memory\ncomparing")
 
 
 def test_a_short_call_does_not_say_what_it_takes(clock, notebook):
     analysis(clock, seconds=30.0)
-    assert not any("at most" in text for text in notebook[0])
+    assert not any("about" in text for text in notebook[0])
 
 
 def test_an_analysis_has_one_output(gaussian_cells, notebook, capsys):
@@ -248,3 +250,77 @@ def test_an_analysis_has_one_output(gaussian_cells, notebook, capsys):
     notebook.clear()
     scratio.tl.differential_abundance(gaussian_cells, **question, effort="quick")
     assert len(notebook) == 1
+
+
+def test_a_long_call_says_it_once_in_a_log_file(clock, capsys):
+    analysis(clock, seconds=600.0)
+    lines = capsys.readouterr().err.splitlines()
+    said = [line for line in lines if not re.match(r"comparing, .*: +\d+% \[", line)]
+    assert said == ["Comparing, 1,000 cells: at most about 13 min, 0.4 GiB of memory"]
+    assert lines.index(said[0]) < 5 and len(lines) >= 50
+
+
+def test_several_questions_share_the_time_of_scoring(clock, notebook):
+    @_progress.one_bar("comparing")
+    def call() -> None:
+        _progress.expect_work((1_000, 20), [1_000] * 4)
+        for _ in range(4):
+            for name, seconds in (("scoring", 10.0), ("typicality", 1.0)):
+                for _ in with_progress([(k, "block") for k in range(0, 1_000, 100)], 1_000, name):
+                    clock.now += seconds / 10
+
+    call()
+    (shown,) = notebook
+    found = shares(shown)
+    assert found == sorted(found)
+    judged = sorted({shares([text])[0] for text in shown if "judging support" in text})
+    # Weights of closed forms are a seventh of the call, and the four questions have equal parts of the rest.
+    assert np.allclose(judged, [36, 57, 79, 100], atol=3), judged
+
+
+@pytest.mark.parametrize("title", ["measuring the batch effect", "comparing conditions", "comparing combinations"])
+def test_the_words_of_a_phase_leave_room_in_a_terminal(title):
+    for words in _progress.PHASES.values():
+        assert len(f"{title}, {words}: 100%|") + len("| [59:59<59:59]") <= 78
+
+
+def test_a_slow_phase_after_a_fast_one_moves_the_bar(clock, notebook):
+    @_progress.one_bar("comparing")
+    def call() -> None:
+        _progress.expect_work((1_000, 20), [100_000])
+        bar = _progress.progress_of_call(True).bar(600, "training", "step")
+        for _ in range(600):
+            clock.now += 0.001
+            bar.update(1)
+        bar.close()
+        for _ in with_progress([(k, "block") for k in range(1_000)], 1_000, "scoring"):
+            clock.now += 1.0
+
+    call()
+    scored = [text for text in notebook[0] if "scoring" in text]
+    assert len(scored) >= 1_000
+
+
+def test_the_denoiser_is_a_part_of_the_call(gaussian_cells, notebook, capsys, monkeypatch):
+    monkeypatch.setattr("scratio.model._denoiser.FEWEST_STEPS", 20)
+    monkeypatch.setattr("scratio.model._denoiser.MOST_STEPS", 20)
+    settings = {"max_steps": 20, "accelerator": "cpu", "n_validation": 64}
+    question = {"condition_key": "condition", "treatment": "treated", "reference": "control", "n_folds": 2}
+    scratio.tl.differential_abundance(gaussian_cells, **question, method="naive", train_kwargs=settings)
+    (shown,) = notebook
+    found = shares(shown)
+    assert found == sorted(found) and found[-1] == 100
+    assert any("training a denoiser" in text for text in shown)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("use_rep", [["X_pca", "X_b"], np.array(["X_pca", "X_b"])], ids=["list", "array"])
+def test_two_embeddings_share_a_bar(use_rep, gaussian_cells, notebook):
+    gaussian_cells.obsm["X_b"] = gaussian_cells.obsm["X_pca"].copy()
+    settings = {"max_steps": 20, "accelerator": "cpu", "n_validation": 64}
+    scratio.tl.batch_effect(gaussian_cells, batch_key="condition", use_rep=use_rep, n_folds=2, train_kwargs=settings)
+    (shown,) = notebook
+    found = shares(shown)
+    assert found == sorted(found) and found[-1] == 100
+    judged = [shares([text])[0] for text in shown if "judging support" in text]
+    assert judged[0] == 50 and judged[-1] == 100

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
@@ -21,17 +21,19 @@ WITHOUT_BAR = "{desc}: {percentage:3.0f}% of {total_fmt} {unit}s [{elapsed}<{rem
 
 PHASES = {
     "training": "training networks",
-    "calibrating": "weighing networks by held-out cells",
+    "calibrating": "weighing networks",
+    "denoising": "training a denoiser",
     "scoring": "scoring cells",
+    "typicality": "judging support",
     "testing": "testing across samples",
 }
-"""What a call does, in order, and in words."""
-OF_A_CALL = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}{postfix}]"
-OF_A_CALL_WITHOUT_BAR = "{desc}: {percentage:3.0f}% [{elapsed}<{remaining}{postfix}]"
+"""What a call does, in order, and in words that leave room for the bar in 80 columns."""
+OF_A_CALL = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
+OF_A_CALL_WITHOUT_BAR = "{desc}: {percentage:3.0f}% [{elapsed}<{remaining}]"
 # Seconds of the phases in units of a training step, as measured by benchmarks/speed.py at 1,000 to 100,000 cells.
 CALIBRATION, SCORING, SCORED_PER_STEP, TESTED_PER_STEP = 80.0, 100.0, 140.0, 200.0
-PASSES, FEWEST, MOST, BATCH = 40, 600, 2_000, 512
-"""Default number of training steps: passes over the cells, bounds, and cells of a batch."""
+DENOISING = 0.3
+"""Seconds of a step of the denoiser, which is one network, in units of a training step."""
 PLANNED_FROM, WARM_UP, TIMED = 60.0, 5, 25
 """Seconds from which on a call says beforehand what it takes; training steps between which it is measured."""
 BASE, PER_VALUE = 4e8, 70.0
@@ -53,6 +55,24 @@ class Progress:
     def __init__(self, shown: bool = True) -> None:
         self.shown = shown
         self._output: Callable[[str], None] | None = None
+        self._said = ""
+
+    def say(self, text: str) -> None:
+        """Show a line above the bar."""
+        if not self.shown:
+            return
+        if self._output is not None:
+            self._said += f"{text}\n"
+        elif _is_terminal():
+            tqdm.write(text, file=sys.stderr)
+        else:
+            _line(text)
+
+    def _show(self, text: str) -> None:
+        """Replace the notebook's output."""
+        if self._output is None:
+            self._output = _new_output()
+        self._output(self._said + text)
 
     def bar(
         self, total: int, description: str, unit: str, *, initial: int = 0, scaled: bool = False, **settings: Any
@@ -73,9 +93,7 @@ class Progress:
         settings |= {"total": total, "initial": initial, "desc": description, "unit": unit}
         settings |= {"unit_scale": scaled, "disable": not self.shown}
         if self.shown and _is_notebook():
-            if self._output is None:
-                self._output = _new_output()
-            return _Seldom(self._output, UPDATE_EVERY, at_ends=True, **settings)
+            return _Seldom(self._show, UPDATE_EVERY, at_ends=True, **settings)
         if _is_terminal():
             return tqdm(**settings)
         return _Seldom(_line, LINE_EVERY, at_ends=False, **{"bar_format": WITHOUT_BAR, **settings})
@@ -88,42 +106,58 @@ class CallProgress(Progress):
     ----------
     title
         What the call does.
-    shown
-        Whether anything is shown.
-    costs
-        Expected seconds of each phase in any unit, in the order of :data:`PHASES`.
-    rounds
-        How often the phases follow each other.
-    n_values
-        Numbers in the embedding, by which the memory is estimated.
     """
 
-    def __init__(self, title: str, shown: bool, costs: Mapping[str, float], rounds: int = 1, n_values: int = 0) -> None:
-        super().__init__(shown)
-        self.title, self.costs, self.rounds, self.n_values = title, dict(costs), rounds, n_values
-        self._round, self._phase, self._is_planned = 0, -1, False
+    def __init__(self, title: str) -> None:
+        super().__init__(shown=False)
+        self.title = title
+        self.costs: dict[str, float] = {}
+        self.rounds, self.n_cells, self.n_features, self.n_questions = 1, 0, 0, 1
+        self._round, self._phase, self._asked, self._is_planned = 0, 0, 0, False
         self._whole: Any = None
+        self._words = ""
 
     def bar(self, total: int, description: str, unit: str, *, initial: int = 0, **settings: Any) -> Any:
         """Return the part of the call's bar that belongs to one phase."""
-        place = list(PHASES).index(description) if description in PHASES else self._phase
-        if place < self._phase and self._round + 1 < self.rounds:
-            self._round += 1
-        self._phase = max(place, 0)
+        place = list(PHASES).index(description)
+        if description == "training":
+            self.costs["training"] = float(total)
+        elif description == "denoising":
+            self.costs["denoising"] = total * DENOISING
+        elif description == "scoring":
+            self._asked += 1
+        # An embedding after another one starts with the first phase again, a question after another one with scoring.
+        if place < self._phase and description in ("training", "calibrating") and self._round + 1 < self.rounds:
+            self._round, self._asked = self._round + 1, 0
+        self._phase = place
         if self._whole is None:
             form = OF_A_CALL if _is_terminal() or _is_notebook() else OF_A_CALL_WITHOUT_BAR
-            self._whole = super().bar(100, self.title, "%", bar_format=form, smoothing=0.0)
-        self._whole.set_description_str(f"{self.title}, {PHASES.get(description, description)}", refresh=False)
+            # Every update is looked at: after fast phases tqdm would pass over those of a slow one.
+            self._whole = super().bar(100, self.title, "%", bar_format=form, smoothing=0.0, miniters=0)
+        self._name(f"{self.title}, {PHASES[description]}")
         return _Part(self, description, total, initial)
+
+    def _name(self, words: str) -> None:
+        """Say what is done from now on, at once: it may take long until the next update."""
+        if not self.shown or words == self._words:
+            return
+        self._words = words
+        self._whole.set_description_str(words, refresh=False)
+        if isinstance(self._whole, _Seldom):
+            self._whole.show_change()
+        else:
+            self._whole.refresh()
 
     def move(self, phase: str, share: float) -> None:
         """Show that a share of a phase is done. The bar never goes back."""
-        names = [name for name in PHASES if name in self.costs]
+        if phase == "scoring":
+            share = (min(self._asked, self.n_questions) - 1 + share) / self.n_questions
         whole = sum(self.costs.values()) or 1.0
-        before = sum(self.costs[name] for name in names if list(PHASES).index(name) < self._phase)
-        done = (before + share * self.costs.get(phase, 0.0)) / whole
+        before = sum(cost for name, cost in self.costs.items() if list(PHASES).index(name) < list(PHASES).index(phase))
+        # Between questions the support of their cells is judged, which has no cost of its own.
+        done = 0.0 if phase == "typicality" else (before + share * self.costs.get(phase, 0.0)) / whole
         percent = 100.0 * (self._round + min(done, 1.0)) / self.rounds
-        if self._whole is not None and percent > self._whole.n:
+        if percent > self._whole.n:
             self._whole.update(percent - self._whole.n)
 
     def plan(self, seconds_per_cost: float) -> None:
@@ -132,8 +166,9 @@ class CallProgress(Progress):
         if self._is_planned or seconds < PLANNED_FROM:
             return
         self._is_planned = True
-        memory = (BASE + PER_VALUE * self.n_values) / 2**30
-        self._whole.set_postfix_str(f"at most about {_minutes(seconds)}, {memory:.1f} GiB of memory", refresh=False)
+        memory = (BASE + PER_VALUE * self.n_cells * self.n_features) / 2**30
+        what = f"{self.title[:1].upper()}{self.title[1:]}, {self.n_cells:,} cells"
+        self.say(f"{what}: at most about {_minutes(seconds)}, {memory:.1f} GiB of memory")
 
     def close(self, *, is_done: bool) -> None:
         """End the bar, full if the call came to its end."""
@@ -141,7 +176,6 @@ class CallProgress(Progress):
             return
         if is_done:
             self._whole.set_description_str(self.title, refresh=False)
-            self._whole.set_postfix_str("", refresh=False)
             self._whole.update(100.0 - self._whole.n)
         self._whole.close()
 
@@ -197,8 +231,36 @@ def phase(name: str) -> Iterator[None]:
         yield
 
 
+def expect_work(
+    shape: tuple[int, int], scored: Sequence[int], *, is_tested: bool = False, rounds: int = 1, shown: bool = True
+) -> None:
+    """Tell the bar of the call what its phases will cost, before the first one begins.
+
+    Parameters
+    ----------
+    shape
+        Numbers of cells that take part, and of dimensions of their embedding.
+    scored
+        Number of cells of each question that is asked of a model.
+    is_tested
+        Whether the questions are tested across samples.
+    rounds
+        How many models are trained, one after the other.
+    shown
+        Whether the bar is shown.
+    """
+    current = _current.get()
+    if current is None:
+        return
+    current.shown, current.rounds, current.n_questions = shown, rounds, len(scored)
+    current.n_cells, current.n_features = shape
+    current.costs = {"calibrating": CALIBRATION, "scoring": SCORING * len(scored) + sum(scored) / SCORED_PER_STEP}
+    if is_tested:
+        current.costs["testing"] = SCORING * len(scored) + sum(scored) / TESTED_PER_STEP
+
+
 def one_bar(title: str) -> Callable[[Function], Function]:
-    """Show one bar for all that an analysis does, unless ``train_kwargs`` has ``progress_bar=False``.
+    """Show one bar for all that an analysis does from its call of :func:`expect_work` on.
 
     Parameters
     ----------
@@ -208,14 +270,14 @@ def one_bar(title: str) -> Callable[[Function], Function]:
 
     def decorated(function: Function) -> Function:
         @wraps(function)
-        def call(adata: Any, *args: Any, **kwargs: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
             if _current.get() is not None:
-                return function(adata, *args, **kwargs)
-            progress = _of_analysis(title, adata, kwargs)
+                return function(*args, **kwargs)
+            progress = CallProgress(title)
             token = _current.set(progress)
             is_done = False
             try:
-                result = function(adata, *args, **kwargs)
+                result = function(*args, **kwargs)
                 is_done = True
                 return result
             finally:
@@ -225,24 +287,6 @@ def one_bar(title: str) -> Callable[[Function], Function]:
         return call  # type: ignore[return-value]
 
     return decorated
-
-
-def _of_analysis(title: str, adata: Any, kwargs: Mapping[str, Any]) -> CallProgress:
-    """Bar of an analysis: what its phases will cost. Nothing is checked here; the analysis does that."""
-    given = kwargs.get("train_kwargs")
-    train: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
-    n, names = int(getattr(adata, "n_obs", 0)), kwargs.get("use_rep", "X_pca")
-    embeddings = list(names) if isinstance(names, list | tuple) else [names]
-    obsm = getattr(adata, "obsm", {})
-    widths = [obsm[name].shape[1] for name in embeddings if isinstance(name, str) and name in obsm]
-    default = min(max(PASSES * n / BATCH, FEWEST), MOST)
-    asked = train.get("max_steps")
-    steps = 0.0 if kwargs.get("effort") == "quick" else asked if isinstance(asked, int) else default
-    costs = {"training": float(steps), "calibrating": CALIBRATION, "scoring": SCORING + n / SCORED_PER_STEP}
-    if kwargs.get("sample_key") is not None:
-        costs["testing"] = SCORING + n / TESTED_PER_STEP
-    shown = bool(train.get("progress_bar", True))
-    return CallProgress(title, shown, costs, len(embeddings), n * max(widths, default=0))
 
 
 def _minutes(seconds: float) -> str:
@@ -270,7 +314,7 @@ class _Seldom(tqdm):
         self._show, self._interval, self._at_ends = show, interval, at_ends
         self._shown_at = time.monotonic() - (interval if at_ends else 0.0)
         # Every update reaches display(), which decides.
-        super().__init__(mininterval=0.0, miniters=1, **settings)
+        super().__init__(mininterval=0.0, **{"miniters": 1, **settings})
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
         """Show the bar if the interval is over."""
@@ -279,6 +323,11 @@ class _Seldom(tqdm):
             self._shown_at = now
             self._show(str(self))
         return True
+
+    def show_change(self) -> None:
+        """Show other words at once, but not in a log file."""
+        if self._at_ends:
+            self._show(str(self))
 
     def close(self) -> None:
         """End the bar."""

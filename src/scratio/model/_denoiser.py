@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from scratio._caller import differentiable
+from scratio._progress import progress_of_call
 from scratio._random import child_seed
 from scratio.module import Condition, PotentialNetwork, ResidualHeads
 from scratio.scoring import KeptCells
@@ -52,7 +53,11 @@ def train_denoiser(
     )
     nothing = Condition(torch.empty((n, 0), dtype=torch.int64), torch.empty((n, 0)))
     accelerator = "cpu" if device.type == "cpu" else "auto"
-    fit(denoiser, CellDataModule(x, nothing, [split], config), config, accelerator=accelerator, precision="32-true")
+    data = CellDataModule(x, nothing, [split], config)
+    progress = progress_of_call(False)
+    fit(
+        denoiser, data, config, progress=progress, description="denoising", accelerator=accelerator, precision="32-true"
+    )
     denoiser.to(device)
 
 

@@ -10,9 +10,9 @@ import pandas as pd
 from anndata import AnnData
 from pandas.api.types import is_list_like
 
-from scratio._check import check_anndata, check_categories, check_embedding, check_unique_names
+from scratio._check import check_anndata, check_categories, check_embedding, check_unique_names, source_of
 from scratio._modality import takes_modality
-from scratio._progress import one_bar
+from scratio._progress import expect_work, one_bar
 from scratio.model import OWN
 from scratio.tl._cross_fit import FitSettings, fit_model, score, supported, with_columns
 from scratio.tl._fingerprint import data_fingerprint
@@ -116,6 +116,8 @@ def batch_effect(
         obs=[f"{prefix}_{kind}" for prefix in prefixes.values() for kind in ("log_ratio", "std", "support")],
         reads={"obs": keys, "obsm": embeddings},
     )
+    shape = used.n_obs, max(source_of(used, name).shape[1] for name in embeddings)
+    expect_work(shape, [used.n_obs], rounds=len(embeddings), shown=settings.shows_progress)
     columns, tables, training, history = {}, [], {}, {}
     for name, prefix in prefixes.items():
         model = fit_model(used.copy(), keys, name, settings)

@@ -11,9 +11,9 @@ import pandas as pd
 from anndata import AnnData
 from pandas.api.types import is_list_like
 
-from scratio._check import category_of, check_anndata, check_categories, check_embedding, check_unique_names
+from scratio._check import category_of, check_anndata, check_categories, check_embedding, check_unique_names, source_of
 from scratio._modality import takes_modality
-from scratio._progress import one_bar
+from scratio._progress import expect_work, one_bar
 from scratio.model import ScRatio
 from scratio.stats import held_out_log_odds
 from scratio.tl._cross_fit import FitSettings, fit_model, score, supported, with_columns
@@ -150,8 +150,11 @@ def combination_effect(
     kinds = ("log_ratio", "std", "interaction", "support")
     columns_added = [f"{prefix}_{kind}" for prefix in prefixes for kind in kinds]
     plan = check_key_added(adata, key_added, obs=columns_added, reads={"obs": keys, "obsm": [use_rep]})
-    model = fit_model(used, keys, use_rep, settings)
     own = _groups(used.obs, keys)
+    # Two questions for each combination: with and without the first treatment.
+    scored = [int(own.isin(list(design.groups)).sum()) for design in designs for _ in range(2)]
+    expect_work(source_of(used, use_rep).shape, scored, shown=settings.shows_progress)
+    model = fit_model(used, keys, use_rep, settings)
     columns, rows = {}, []
     for prefix, design in zip(prefixes, designs, strict=True):
         cells = np.flatnonzero(own.isin(list(design.groups)))

@@ -28,6 +28,11 @@ class FitSettings:
     train_kwargs: Mapping[str, Any]
     effort: str = "default"
 
+    @property
+    def shows_progress(self) -> bool:
+        """Whether a bar is shown."""
+        return bool(self.train_kwargs.get("progress_bar", True))
+
     @classmethod
     def checked(
         cls,

@@ -10,9 +10,9 @@ import pandas as pd
 from anndata import AnnData
 from pandas.api.types import is_bool_dtype, is_list_like
 
-from scratio._check import check_anndata
+from scratio._check import check_anndata, source_of
 from scratio._modality import takes_modality
-from scratio._progress import one_bar, phase
+from scratio._progress import expect_work, one_bar, phase
 from scratio.model import ScRatio
 from scratio.stats import is_supported
 from scratio.tl._cross_fit import FitSettings, fit_model, means_by_side, of_own, score, with_columns
@@ -220,6 +220,8 @@ def differential_abundance(
         tables={condition_key: question.treatments} if is_table else {},
         reads={"obs": keys, "obsm": [use_rep]},
     )
+    scored = [int(question.compared(used.obs[condition_key], name).sum()) for name in question.treatments]
+    expect_work(source_of(used, use_rep).shape, scored, is_tested=bool(samples), shown=settings.shows_progress)
     group_key = about_samples.group_key
     model = fit_model(used, [condition_key, *covariate_keys], use_rep, settings, group_key=group_key)
     results, neighborhood, further = _computed(model, used, question, samples, group_key, settings)

@@ -9,9 +9,9 @@ import pandas as pd
 from anndata import AnnData
 from scipy.cluster.hierarchy import leaves_list, linkage
 
-from scratio._check import category_of, check_anndata, check_categories, check_embedding, check_unique_names
+from scratio._check import category_of, check_anndata, check_categories, check_embedding, check_unique_names, source_of
 from scratio._modality import takes_modality
-from scratio._progress import one_bar
+from scratio._progress import expect_work, one_bar
 from scratio.model import OWN, ScRatio
 from scratio.tl._cross_fit import FitSettings, fit_model, means_by_side, of_own, score, supported, with_columns
 from scratio.tl._fingerprint import data_fingerprint
@@ -127,6 +127,7 @@ def treatment_response(
         tables={treatment_key: treatments},
         reads={"obs": [treatment_key, donor_key], "obsm": [use_rep]},
     )
+    expect_work(source_of(used, use_rep).shape, [used.n_obs] * len(treatments), shown=settings.shows_progress)
     model = fit_model(used, [donor_key, treatment_key], use_rep, settings)
     values, errors, support = _score_pairs(model, used, pairs, treatment_key, donor_key, reference, settings)
     target = begin(adata, key_added, copy)
