@@ -449,6 +449,24 @@ def test_a_notebook_prints_nothing_below_a_figure(name, analysed):
     assert pickle.loads(pickle.dumps(ax.figure)).axes
 
 
+def test_words_around_small_axes_do_not_cover_each_other(analysed):
+    for size in ((3.5, 3.5), (6.0, 6.0)):
+        ax = plt.subplots(figsize=size, layout="constrained")[1]
+        scratio.pl.calibration(analysed, ax=ax)
+        ax.figure.canvas.draw()
+        verdict = ax.texts[-1].get_window_extent()
+        assert not verdict.overlaps(ax.xaxis.get_tightbbox())
+        matrix, responses = pd.DataFrame(np.eye(3), list("abc"), list("def")), AnnData(np.zeros((2, 1)))
+        tree = {"order": np.arange(3), "linkage": np.array([[0, 1, 0.5, 2], [3, 2, 1.0, 3]])}
+        responses.uns["response"] = {"matrix": matrix, "trees": {"treatments": tree}}
+        ax = scratio.pl.treatment_response(
+            responses, ax=plt.subplots(figsize=size, layout="constrained")[1], title="Response"
+        )
+        ax.figure.canvas.draw()
+        top, title = ax.child_axes[-1].get_window_extent(), ax.title.get_window_extent()
+        assert top.y1 <= title.y0 < top.y1 + 20.0
+
+
 def lab(colour: str) -> np.ndarray:
     """CIELAB coordinates of an sRGB colour (D65)."""
     rgb = np.array(to_rgba(colour)[:3])
