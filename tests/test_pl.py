@@ -250,13 +250,13 @@ def test_violin_is_coloured_by_the_median(adata):
 
 
 def test_violin_leaves_out_unsupported_cells_unless_told_otherwise(adata):
-    adata.obs.iloc[0, adata.obs.columns.get_loc("da_log_ratio")] = 50.0  # a cell of "none" without support
+    adata.obs.iloc[0, adata.obs.columns.get_loc("da_log_ratio")] = 3.5  # a cell of "none" without support
     widths = []
     for supported_only in (True, False):
         ax = scratio.pl.violin(adata, groupby="group", supported_only=supported_only)
         widths.append(max(v.get_paths()[0].vertices[:, 0].max() for v in violins(ax)))
-    assert widths[0] < 5.0
-    assert widths[1] == pytest.approx(50.0)
+    assert widths[0] < 3.0
+    assert widths[1] == pytest.approx(3.5)
 
 
 def test_violin_leaves_out_cells_without_a_value(adata):
@@ -449,6 +449,24 @@ def test_a_notebook_prints_nothing_below_a_figure(name, analysed):
     assert pickle.loads(pickle.dumps(ax.figure)).axes
 
 
+def test_words_around_small_axes_do_not_cover_each_other(analysed):
+    for size in ((3.5, 3.5), (6.0, 6.0)):
+        ax = plt.subplots(figsize=size, layout="constrained")[1]
+        scratio.pl.calibration(analysed, ax=ax)
+        ax.figure.canvas.draw()
+        verdict = ax.texts[-1].get_window_extent()
+        assert not verdict.overlaps(ax.xaxis.get_tightbbox())
+        matrix, responses = pd.DataFrame(np.eye(3), list("abc"), list("def")), AnnData(np.zeros((2, 1)))
+        tree = {"order": np.arange(3), "linkage": np.array([[0, 1, 0.5, 2], [3, 2, 1.0, 3]])}
+        responses.uns["response"] = {"matrix": matrix, "trees": {"treatments": tree}}
+        ax = scratio.pl.treatment_response(
+            responses, ax=plt.subplots(figsize=size, layout="constrained")[1], title="Response"
+        )
+        ax.figure.canvas.draw()
+        top, title = ax.child_axes[-1].get_window_extent(), ax.title.get_window_extent()
+        assert top.y1 <= title.y0 < top.y1 + 20.0
+
+
 def lab(colour: str) -> np.ndarray:
     """CIELAB coordinates of an sRGB colour (D65)."""
     rgb = np.array(to_rgba(colour)[:3])
@@ -512,6 +530,7 @@ def test_several_groups_are_panels_on_one_scale(adata):
 
 
 def test_axes_are_named_as_in_scanpy_and_groups_are_named_on_the_cells(adata):
+    adata.obsm["X_umap"] += 20.0 * adata.obs["group"].map({"up": 1, "none": 2, "down": 3}).to_numpy()[:, None]
     ax = scratio.pl.embedding(adata, basis="umap", groupby="group")
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("UMAP1", "UMAP2")
     written = {text.get_text(): text.get_position() for text in ax.texts}
@@ -545,6 +564,107 @@ def test_a_few_far_cells_do_not_squeeze_the_violins_and_are_counted():
 
     left, right = "\N{BLACK LEFT-POINTING TRIANGLE} 3", "1 \N{BLACK RIGHT-POINTING TRIANGLE}"
     assert {text.get_text() for text in ax.texts} == {left, right}
+
+
+def test_far_cells_of_small_groups_do_not_squeeze_the_violins_either():
+    rng = np.random.default_rng(0)
+    values = np.concatenate([rng.normal(size=29), rng.normal(1.0, 1.0, size=200)])
+    values[[0, 40]] = -65.0
+    values[7] = np.inf
+    obs = pd.DataFrame({"type": ["NK"] * 29 + ["B"] * 200, "da_log_ratio": values}, [f"cell{i}" for i in range(229)])
+    ax = scratio.pl.violin(AnnData(obs=obs), "type")
+    assert -5.0 < ax.get_xlim()[0] < ax.get_xlim()[1] < 6.0
+    assert [text.get_text() for text in ax.texts] == ["\N{BLACK LEFT-POINTING TRIANGLE} 1"] * 2
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["B (200)", "NK (28)"]
+
+
+def test_a_sizeable_part_of_a_group_is_never_cut_off():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=100)
+    values[:20] = -65.0
+    obs = pd.DataFrame({"type": "NK", "da_log_ratio": values}, [f"cell{i}" for i in range(100)])
+    ax = scratio.pl.violin(AnnData(obs=obs), "type")
+    assert ax.get_xlim()[0] < -65.0 and not ax.texts
+
+
+def test_names_of_groups_may_be_long_numbers_or_mathematics(adata):
+    adata.obs["type"] = pd.Categorical(np.array(["CD4+ cells of the peripheral blood, activated in vitro", "$x_{"]))[
+        np.arange(40) % 2
+    ]
+    ax = scratio.pl.violin(adata, "type")
+    ax.figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in ax.get_yticklabels()]
+    assert min(box.x0 for box in boxes) >= 0.0
+    assert ax.get_window_extent().width > 200.0
+    scratio.pl.embedding(adata, groupby="type").figure.canvas.draw()
+    adata.obs["cluster"] = np.arange(40) % 3
+    ax = scratio.pl.violin(adata, "cluster", order=[2, 0], palette={0: "#112233", 2: "#445566"}, saturation=1.0)
+    assert [label.get_text().split()[0] for label in ax.get_yticklabels()] == ["2", "0"]
+    assert [to_hex(v.get_facecolor()[0]) for v in violins(ax)] == ["#445566", "#112233"]
+    with pytest.raises(ValueError, match="empty"):
+        scratio.pl.violin(adata, "cluster", order=[])
+
+
+def test_names_on_cells_do_not_cover_each_other(adata):
+    adata.obs["near"] = np.array(["first", "second", "third", "fourth"])[np.arange(40) % 4]
+    ax = scratio.pl.embedding(adata, groupby="near")
+    ax.figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in ax.texts]
+    assert len(boxes) == 4
+    assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
+
+
+def test_other_coordinates_name_the_axes_and_place_the_names(adata):
+    adata.obsm["X_pca"] = np.random.default_rng(3).normal(size=(40, 4)) * [1.0, 1.0, 5.0, 9.0]
+    ax = scratio.pl.embedding(adata, basis="pca", dimensions=(2, 3), groupby="group")
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("PC3", "PC4")
+    drawn(ax, adata.obsm["X_pca"][:, 2:])
+    for text in ax.texts:
+        middle = np.median(adata.obsm["X_pca"][adata.obs["group"] == text.get_text(), 2], axis=0)
+        assert text.get_position()[0] == pytest.approx(middle)
+    with pytest.raises(ValueError, match="dimensions .0, 4."):
+        scratio.pl.embedding(adata, basis="pca", dimensions=(0, 4))
+    with pytest.raises(ValueError, match="no cells"):
+        scratio.pl.embedding(adata[:0])
+
+
+def test_cells_whose_names_are_not_unique_can_be_drawn(adata):
+    adata.obs_names = ["cell"] * 40
+    rows, colours = drawn(scratio.pl.embedding(adata, groupby="group"), adata.obsm["X_umap"])
+    grey = [to_hex(colour) == GREY for colour in colours]
+    assert set(rows[grey]) == set(np.flatnonzero(~adata.obs["da_support"]))
+
+
+def test_what_scanpy_passes_to_matplotlib_is_passed_on(adata):
+    alpha = np.linspace(0.1, 1.0, 40)
+    ax = scratio.pl.embedding(adata, alpha=alpha, edgecolors="black", linewidths=0.5, rasterized=True)
+    for cloud in points(ax):
+        rows = rows_of(cloud, adata.obsm["X_umap"])
+        np.testing.assert_allclose(cloud.get_alpha(), alpha[rows])
+        assert to_hex(cloud.get_edgecolors()[0]) == "#000000" and cloud.get_rasterized()
+    adata.obs["is_first"] = np.arange(40) < 20
+    rows, colours = drawn(scratio.pl.embedding(adata, mask_obs="is_first"), adata.obsm["X_umap"])
+    is_coloured = np.array([to_hex(colour) != GREY for colour in colours])
+    assert set(rows[is_coloured]) == set(np.flatnonzero(adata.obs["is_first"] & adata.obs["da_support"]))
+    assert len(scratio.pl.embedding(adata, colorbar_loc=None).figure.axes) == 1
+
+
+def test_a_notebook_shows_a_returned_figure_once(adata, monkeypatch):
+    figure = scratio.pl.embedding(adata, return_fig=True)
+    for backend, left in (("agg", [figure.number]), ("module://matplotlib_inline.backend_inline", [])):
+        monkeypatch.setattr("scratio.pl._base.get_backend", lambda backend=backend: backend)
+        # By this error IPython is told to print the figure itself.
+        with pytest.raises(NotImplementedError):
+            figure._ipython_display_()
+        assert plt.get_fignums() == left
+    assert pickle.loads(pickle.dumps(figure)).axes
+
+
+def test_batches_are_drawn_by_group_in_the_order_of_the_labels(analysed):
+    cells = analysed.copy()
+    cells.obs["cluster"] = pd.Series(np.arange(300) % 11, cells.obs_names).astype("Int64").where(np.arange(300) > 5)
+    ax = scratio.pl.batch_effect(cells, groupby="cluster")
+    assert [label.get_text() for label in ax.get_yticklabels()] == [str(i) for i in range(11)]
 
 
 def test_violins_are_drawn_in_the_order_and_the_colours_that_are_given(adata):
@@ -598,6 +718,15 @@ def test_without_an_image_the_cells_are_drawn_alone(adata):
     assert len(ax.images) == 0 and ax.yaxis_inverted()
     sizes = np.concatenate([np.broadcast_to(cloud.get_sizes(), len(cloud.get_offsets())) for cloud in points(ax)])
     np.testing.assert_array_equal(sizes, rows + 1.0)
+
+
+def test_a_colour_of_edges_is_not_taken_for_one_value_per_cell_and_many_cells_are_an_image(adata, monkeypatch):
+    on_a_tissue(adata)
+    monkeypatch.setattr("scratio.pl._spatial.RASTERIZED", 40)
+    ax = scratio.pl.spatial(adata, edgecolors=(0.0, 0.0, 1.0), linewidth=1.0, size=9.0)
+    for cloud in points(ax):
+        assert to_hex(cloud.get_edgecolors()[0]) == "#0000ff" and cloud.get_linewidths()[0] == 1.0
+        assert cloud.get_sizes()[0] == 9.0 and cloud.get_rasterized()
 
 
 def test_one_of_several_images_has_to_be_named(adata):

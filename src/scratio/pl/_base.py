@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -12,12 +13,14 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from anndata import AnnData
+from matplotlib import get_backend
 from matplotlib.artist import Artist, ArtistInspector
 from matplotlib.axes import Axes
 from matplotlib.cbook import normalize_kwargs
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Colormap, LinearSegmentedColormap, TwoSlopeNorm
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.patheffects import withStroke
 from matplotlib.pyplot import get_cmap
 
@@ -223,6 +226,7 @@ def style_of(
     defaults: Mapping[str, Any],
     *,
     fixed: Collection[str] = (),
+    also: Collection[str] = (),
     artist: type[Artist] | None = None,
 ) -> dict[str, Any]:
     """Arguments for the function that draws: the plot's defaults, and over them what the user passed.
@@ -235,6 +239,8 @@ def style_of(
         What the user passed for the function, and what the plot passes otherwise.
     fixed
         Arguments of the function that the plot needs for itself.
+    also
+        Further arguments that the function takes without naming them.
     artist
         What the function makes, if its further arguments are properties of that.
 
@@ -246,6 +252,7 @@ def style_of(
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     own = inspect.signature(target).parameters.values()
     accepted = {parameter.name for parameter in own if parameter.kind in kinds} - {"self", "data", "ax", "show", "save"}
+    accepted |= set(also)
     if artist is not None:
         accepted |= set(ArtistInspector(artist).get_setters())
         given = normalize_kwargs(dict(given), artist)
@@ -272,7 +279,7 @@ def finish(drawn: Any, show: bool | None, return_fig: bool | None = None) -> Any
     if show:
         plt.show()
     if return_fig:
-        return (drawn[0] if isinstance(drawn, list) else drawn).get_figure()
+        return _shown_once((drawn[0] if isinstance(drawn, list) else drawn).get_figure())
     if isinstance(drawn, list):
         return AxesList(drawn)
     drawn._ipython_display_ = _nothing
@@ -284,6 +291,20 @@ class AxesList(list):
 
     def _ipython_display_(self) -> None:
         _nothing()
+
+
+def _shown_once(figure: FigureBase) -> FigureBase:
+    """Keep a notebook from showing a figure a second time at the end of the cell that prints it."""
+    if isinstance(figure, Figure):
+        figure._ipython_display_ = functools.partial(_print_once, figure)  # type: ignore[attr-defined]
+    return figure
+
+
+def _print_once(figure: Figure) -> None:
+    """Take the figure from those that a notebook shows at the end of the cell, and leave printing it to IPython."""
+    if "inline" in get_backend().lower():
+        plt.close(figure)
+    raise NotImplementedError
 
 
 def _nothing() -> None:

@@ -9,6 +9,7 @@ import seaborn as sns
 from anndata import AnnData
 from matplotlib.axes import Axes
 
+from scratio._check import check_obs_key
 from scratio._modality import takes_modality
 from scratio.pl._base import finish, new_axes, stored_result, style_of
 
@@ -69,8 +70,7 @@ def batch_effect(
     'log p(x | batch) - log p(x) (nats)'
     """
     result = stored_result(adata, key, "summary", "batch_effect")
-    if groupby is not None and groupby not in adata.obs:
-        raise KeyError(f"obs has no key {groupby!r}; found: {list(adata.obs.columns)}")
+    labels = None if groupby is None else check_obs_key(adata, groupby)
     embeddings = list(dict.fromkeys(result["summary"]["embedding"]))
     prefixes = [f"{key}_{name}" if len(embeddings) > 1 else key for name in embeddings]
     table = pd.concat(
@@ -79,13 +79,18 @@ def batch_effect(
                 {
                     "value": adata.obs[f"{prefix}_log_ratio"].to_numpy(),
                     "embedding": name,
-                    "group": "" if groupby is None else adata.obs[groupby].astype(str).to_numpy(),
+                    "group": "" if labels is None else labels.astype(str).where(labels.notna()).to_numpy(),
                 }
             )
             for name, prefix in zip(embeddings, prefixes, strict=True)
         ]
     ).dropna()
-    groups = sorted(table["group"].unique())
+    found = set(table["group"])
+    groups = (
+        [""]
+        if labels is None
+        else [name for name in labels.astype("category").cat.categories.astype(str) if name in found]
+    )
     defaults = {"whis": (5, 95), "showfliers": False, "linewidth": 0.9, "width": 0.7, "palette": PALETTE}
     fixed = ("x", "y", "hue", "hue_order", "order", "orient", "legend")
     style = style_of("batch_effect", sns.boxplot, kwargs, defaults, fixed=fixed)

@@ -12,7 +12,9 @@ from scratio._check import category_of
 from scratio._modality import takes_modality
 from scratio.pl._base import finish, new_axes, stored_result
 
-COLOUR, IDENTITY, WIDTH = "#0072b2", "#999999", 60
+COLOUR, IDENTITY = "#0072b2", "#999999"
+WIDTH, NARROWEST, LETTER, BELOW = 60, 20, 4.6, -40.0
+"""Most and fewest letters in a line of the verdict, points of a letter, points below the axes where it begins."""
 
 
 @takes_modality
@@ -88,8 +90,14 @@ def calibration(
     ax.set_title(title or f"{group} over {row['reference']}")
     ax.legend(frameon=False, loc="upper left")
     if verdict:
-        text = textwrap.fill(row["verdict"], WIDTH)
-        ax.annotate(text, (0.0, -0.16), xycoords="axes fraction", va="top", fontsize="small", annotation_clip=False)
+        box = ax.get_window_extent()
+        letters = box.width * 72.0 / ax.figure.dpi / LETTER
+        text = textwrap.fill(row["verdict"], int(np.clip(letters, NARROWEST, WIDTH)))
+        # A distance in points, so that the words stay clear of the label of small axes too.
+        ax.annotate(
+            text, (0.0, 0.0), (0.0, BELOW), xycoords="axes fraction", textcoords="offset points", va="top",
+            fontsize="small", annotation_clip=False,
+        )  # fmt: skip
     return finish(ax, show, return_fig)
 
 

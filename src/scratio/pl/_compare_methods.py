@@ -7,7 +7,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 
 from scratio._modality import takes_modality
-from scratio.pl._base import finish, new_axes, stored_result
+from scratio.pl._base import HALO, finish, new_axes, stored_result
 
 WIDE = 20.0
 """Ratio of the largest to the smallest value beyond which the scale is logarithmic."""
@@ -76,7 +76,7 @@ def compare_methods(
     names = [name if is_fair else f"{name} (in sample)" for name, is_fair in scored]
     values = table[measure].to_numpy(dtype=float)
     bars = ax.barh(np.arange(len(table)), values, color=[OURS if name == "scratio" else OTHERS for name in names])
-    ax.bar_label(bars, fmt="%.3g", padding=3, fontsize="small")
+    ax.bar_label(bars, fmt="%.3g", padding=3, fontsize="small", path_effects=HALO)
     if values.min() > 0.0 and values.max() > WIDE * values.min():
         ax.set_xscale("log")
     ax.set_yticks(np.arange(len(table)), names)

@@ -34,10 +34,12 @@ RASTERIZED = 50_000
 """Cells from which on points are drawn as an image, so that a PDF stays small."""
 _FIXED = (
     "adata", "basis", "color", "vmin", "vmax", "vcenter", "norm", "palette", "color_map", "title", "groups",
-    "colorbar_loc", "return_fig", "ncols", "hspace", "wspace", "layer", "layers", "use_raw", "gene_symbols",
+    "components", "return_fig", "ncols", "hspace", "wspace", "layer", "layers", "use_raw", "gene_symbols",
     "projection",
 )  # fmt: skip
 """Arguments of scanpy's function that this one sets, or that have no meaning for a log ratio."""
+SCATTER = ("alpha", "edgecolor", "edgecolors", "linewidth", "linewidths", "rasterized", "s", "zorder")
+"""Arguments that scanpy's function passes on to matplotlib's scatter."""
 
 
 @takes_modality
@@ -87,7 +89,8 @@ def embedding(
     return_fig
         Whether to return the figure instead of the axes.
     **kwargs
-        For :func:`scanpy.pl.embedding`, such as ``size``, ``frameon`` or ``mask_obs``.
+        For :func:`scanpy.pl.embedding`, such as ``size``, ``alpha``, ``frameon``, ``dimensions`` or ``mask_obs``.
+        ``colorbar_loc=None`` leaves out the colour bar.
 
     Returns
     -------
@@ -102,7 +105,8 @@ def embedding(
     TypeError
         If an argument is not one of scanpy's.
     ValueError
-        If ``ax`` is given for several panels, or the limits do not enclose 0.
+        If ``ax`` is given for several panels, the limits do not enclose 0, or there are no cells or fewer than two
+        coordinates.
 
     See Also
     --------
@@ -127,13 +131,27 @@ def embedding(
     if not groups:
         raise ValueError("group is an empty list; name a treatment, or leave group out")
     basis = basis_of(adata, basis)
+    dimensions = np.ravel(kwargs.get("dimensions") or (0, 1))
+    n_found = np.asarray(adata.obsm[basis]).shape[1]
+    if adata.n_obs == 0:
+        raise ValueError("adata has no cells")
+    if len(dimensions) != 2 or max(dimensions) >= n_found:
+        raise ValueError(
+            f"this plot needs two of the {n_found} coordinates of obsm[{basis!r}]; got dimensions {dimensions.tolist()}"
+        )
     names = None if groupby is None else check_obs_key(adata, groupby)
     cmap = kwargs.pop("color_map", None) if cmap is None else cmap
     color = kwargs.pop("color", key)
     if color != key:
         raise TypeError(f"color={color!r}: this plot has the colours of a log ratio; name the result with key=")
     defaults = {"na_color": UNSUPPORTED, "na_in_legend": False, "sort_order": False}
-    style = style_of("embedding", sc.pl.embedding, kwargs, defaults, fixed=_FIXED)
+    if "edgecolors" in kwargs and "edgecolor" not in kwargs:
+        # Scanpy sets the other one of these two names.
+        kwargs["edgecolor"] = kwargs.pop("edgecolors")
+    bar_place = kwargs.pop("colorbar_loc", "right")
+    style = style_of("embedding", sc.pl.embedding, kwargs, defaults, fixed=_FIXED, also=SCATTER)
+    if isinstance(mask := style.get("mask_obs"), str):
+        style["mask_obs"] = check_obs_key(adata, mask).to_numpy(dtype=bool)
     columns = [result_columns(adata, key, one) for one in groups]
     shown = [
         values.astype(float) if support is None else values.astype(float).where(support) for values, support in columns
@@ -145,10 +163,11 @@ def embedding(
         name = (titles[place] if place < len(titles) else None) or (key if one is None else f"{key}: {one}")
         _draw(axes[place], adata, values, basis, scale, name, style)
         say_why_grey(axes[place], compared, support, has_groups=one is None and f"{key}_log_ratio" in adata.obsm)
-        if names is not None:
-            _write_names(axes[place], np.asarray(adata.obsm[basis])[:, :2], names)
-    if "colorbar_loc" not in kwargs:
-        scale.bar(axes if len(axes) > 1 else axes[0])
+    if bar_place is not None:
+        scale.bar(axes if len(axes) > 1 else axes[0], location=bar_place)
+    if names is not None:
+        for panel in axes:
+            _write_names(panel, np.asarray(adata.obsm[basis])[:, dimensions], names)
     return finish(axes if len(axes) > 1 else axes[0], show, return_fig)
 
 
@@ -192,16 +211,20 @@ def _draw(
     ax: Axes, adata: AnnData, values: pd.Series, basis: str, scale: SignedScale, title: str, style: dict[str, Any]
 ) -> None:
     order = draw_order(values.to_numpy())
-    # A light AnnData keeps scanpy's colours and the masked column out of the user's object.
-    drawn = AnnData(obs=values.rename(LABEL).to_frame(), obsm={basis: np.asarray(adata.obsm[basis])})[order].copy()
+    # A light AnnData keeps scanpy's colours and the masked column out of the user's object. Its cells have new names,
+    # because the user's may not be unique. Scanpy names the axes only for coordinates without "X_".
+    name = basis.removeprefix("X_")
+    obs = pd.DataFrame({LABEL: values.to_numpy(dtype=float, na_value=np.nan)[order]}, index=order.astype(str))
+    drawn = AnnData(obs=obs, obsm={name: np.asarray(adata.obsm[basis])[order]})
     own = dict(style)
-    for name, value in own.items():
+    for argument, value in own.items():
         if np.ndim(value) == 1 and len(value) == adata.n_obs:
             # One value for each cell: a size, a mask, a transparency.
-            own[name] = np.asarray(value)[order]
+            own[argument] = np.asarray(value)[order]
+    is_image = own.pop("rasterized", True if adata.n_obs >= RASTERIZED else None)
     sc.pl.embedding(
         drawn,
-        basis=basis,
+        basis=name,
         color=LABEL,
         norm=scale.norm,
         cmap=scale.cmap,
@@ -211,10 +234,8 @@ def _draw(
         show=False,
         **own,
     )
-    if ax.get_xlabel():
-        name_axes(ax, basis)
-    for points in ax.collections:
-        points.set_rasterized(adata.n_obs >= RASTERIZED)
+    for points in ax.collections if is_image is not None else ():
+        points.set_rasterized(is_image)
 
 
 def say_why_grey(ax: Axes, values: pd.Series, support: pd.Series | None, has_groups: bool) -> None:
@@ -227,10 +248,22 @@ def say_why_grey(ax: Axes, values: pd.Series, support: pd.Series | None, has_gro
 
 
 def _write_names(ax: Axes, coordinates: np.ndarray, names: pd.Series) -> None:
-    """Write the name of each group at the median of its cells."""
-    for name, rows in names.groupby(names, observed=True).indices.items():
-        x, y = np.median(coordinates[rows], axis=0)
-        ax.text(x, y, str(name), ha="center", va="center", fontsize="small", path_effects=HALO)
+    """Write the name of each group at the median of its cells, higher where another name stands there."""
+    middles = [
+        (np.median(coordinates[rows], axis=0), name)
+        for name, rows in names.groupby(names, observed=True).indices.items()
+    ]
+    ax.figure.canvas.figure.draw_without_rendering()
+    taken: list[Any] = []
+    for (x, y), name in sorted(middles, key=lambda middle: middle[0][1]):
+        text = ax.text(x, y, str(name), ha="center", va="center", fontsize="small", path_effects=HALO, parse_math=False)
+        box = text.get_window_extent()
+        while below := [other for other in taken if box.overlaps(other)]:
+            box = box.translated(0.0, max(other.y1 for other in below) - box.y0 + 1.0)
+        taken.append(box)
+        shift = box.y0 - text.get_window_extent().y0
+        if shift:
+            text.set_position((x, ax.transData.inverted().transform(ax.transData.transform((x, y)) + (0.0, shift))[1]))
 
 
 def draw_order(values: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from matplotlib.colors import Colormap
 
 from scratio._modality import takes_modality
 from scratio.pl._base import UNSUPPORTED, finish, new_axes, result_columns, signed_scale, style_of
-from scratio.pl._embedding import draw_order, point_size, say_why_grey, supported
+from scratio.pl._embedding import RASTERIZED, SCATTER, basis_of, draw_order, point_size, say_why_grey, supported
 
 IMAGES = ("hires", "lowres")
 
@@ -45,7 +45,7 @@ def spatial(
     group
         One of several treatments that were compared. By default each cell has the log ratio of its own treatment.
     basis
-        Coordinates in ``obsm``, in pixels of the full image.
+        Coordinates in ``obsm``, in pixels of the full image, with or without ``X_``.
     library_id
         Image in ``uns["spatial"]``. It may be left out if there is one alone; without images the cells are drawn alone.
     vmin, vmax, cmap
@@ -60,7 +60,7 @@ def spatial(
     return_fig
         Whether to return the figure instead of the axes.
     **kwargs
-        For :meth:`matplotlib.axes.Axes.scatter`, such as ``s`` or ``alpha``.
+        For :meth:`matplotlib.axes.Axes.scatter`, such as ``s`` (or ``size``, as in scanpy) or ``alpha``.
 
     Returns
     -------
@@ -90,15 +90,18 @@ def spatial(
     (1.0, True)
     """
     values, support = result_columns(adata, key, group)
-    if basis not in adata.obsm:
-        raise KeyError(f"obsm has no key {basis!r}; found: {list(adata.obsm)}")
+    basis = basis_of(adata, basis)
     shown = supported(values, support).to_numpy()
     cmap = kwargs.pop("color_map", None) if cmap is None else cmap
     scale = signed_scale(shown, vmin=vmin, vmax=vmax, cmap=cmap)
     image, factor, spot = _image(adata, library_id)
     xy = np.asarray(adata.obsm[basis], dtype=float)[:, :2] * factor
     fixed = ("x", "y", "c", "color", "facecolor", "facecolors", "norm", "vmin", "vmax", "plotnonfinite")
-    style = style_of("spatial", Axes.scatter, kwargs, {"linewidths": 0.0}, fixed=fixed)
+    if "size" in kwargs and "s" not in kwargs:
+        kwargs["s"] = kwargs.pop("size")
+    defaults = {} if {"linewidth", "linewidths"} & set(kwargs) else {"linewidth": 0.0}
+    defaults["rasterized"] = len(xy) >= RASTERIZED
+    style = style_of("spatial", Axes.scatter, kwargs, defaults, fixed=fixed, also=SCATTER)
     ax = new_axes(ax, (5.5, 4.5))
     if image is not None:
         ax.imshow(image, origin="upper")
@@ -108,9 +111,9 @@ def spatial(
     if not ax.yaxis_inverted():
         ax.invert_yaxis()
     style.setdefault("s", point_size(len(xy)) if spot is None else _area(ax, xy, spot * factor))
-    ax.scatter(xy[grey, 0], xy[grey, 1], color=UNSUPPORTED, **_of(style, grey))
+    ax.scatter(xy[grey, 0], xy[grey, 1], color=UNSUPPORTED, **_of(style, grey, len(xy)))
     colours = {"c": shown[coloured], "norm": scale.norm, "cmap": scale.cmap}
-    ax.scatter(xy[coloured, 0], xy[coloured, 1], **colours, **_of(style, coloured))
+    ax.scatter(xy[coloured, 0], xy[coloured, 1], **colours, **_of(style, coloured, len(xy)))
     ax.set(xticks=[], yticks=[], xlabel="", ylabel="")
     ax.set_title((key if group is None else f"{key}: {group}") if title is None else title)
     say_why_grey(ax, values, support, has_groups=False)
@@ -145,7 +148,9 @@ def _area(ax: Axes, xy: np.ndarray, diameter: float) -> float:
     return float((diameter * pixels * 72.0 / ax.get_figure().dpi) ** 2)  # type: ignore[union-attr]
 
 
-def _of(style: dict[str, Any], rows: np.ndarray) -> dict[str, Any]:
+def _of(style: dict[str, Any], rows: np.ndarray, n_cells: int) -> dict[str, Any]:
     """Arguments for some of the cells: those with a value for each cell are cut to them."""
-    n = max((len(value) for value in style.values() if np.ndim(value) == 1), default=0)
-    return {name: np.asarray(value)[rows] if np.ndim(value) == 1 and n else value for name, value in style.items()}
+    return {
+        name: np.asarray(value)[rows] if np.ndim(value) == 1 and len(value) == n_cells else value
+        for name, value in style.items()
+    }

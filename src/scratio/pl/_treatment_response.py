@@ -115,7 +115,7 @@ def treatment_response(
         top.set_xlim(0.0, shown.shape[1])
         top.axis("off")
     if title is not None:
-        ax.set_title(title, pad=12.0 if trees[1] is None else 12.0 + 72.0 * TREE * shown.shape[0] * CELL)
+        ax.set_title(title, y=None if trees[1] is None else 1.04 + TREE)
     return finish(ax, show, return_fig)
 
 

@@ -15,9 +15,11 @@ from scratio._check import check_obs_key
 from scratio._modality import takes_modality
 from scratio.pl._base import LABEL, finish, new_axes, result_columns, signed_scale, style_of
 
-FAR, MARGIN, BEYOND = 0.01, 0.25, 1.5
-"""Share of a group's cells on either side that may lie far out; share of the other cells' range that is left free
-beside it; times that the axis gets shorter by that."""
+FENCE, FEW, MARGIN, BEYOND = 3.0, 0.05, 0.05, 1.5
+"""Interquartile ranges beyond the quartiles from which on a cell is far out; share of a group's cells that may be far
+out, or one cell; share of the other cells' range that is left free beside it; times that the axis gets shorter."""
+WIDTH, LETTERS, LETTER = 6.0, 25, 0.075
+"""Width in inches of the figure for names of so many letters, and of each further letter."""
 
 
 @takes_modality
@@ -97,47 +99,63 @@ def violin(
     used = values.notna() & names.notna()
     if support is not None and supported_only:
         used &= support
-    table = pd.DataFrame({LABEL: values[used].to_numpy(dtype=float), groupby: names[used].astype(str).to_numpy()})
+    used &= np.isfinite(values.to_numpy(dtype=float, na_value=np.nan))
+    used = used.to_numpy(dtype=bool)
+    table = pd.DataFrame({LABEL: values[used].to_numpy(dtype=float), "group": names[used].astype(str).to_numpy()})
     if table.empty:
         raise ValueError(f"no cell has a log ratio with support and a label in obs[{groupby!r}]")
-    medians = table.groupby(groupby)[LABEL].median().sort_values(ascending=False)
-    rows = [str(name) for name in (medians.index if order is None else order)]
+    medians = table.groupby("group")[LABEL].median().sort_values(ascending=False)
+    rows = list(dict.fromkeys(str(name) for name in (medians.index if order is None else order)))
+    if not rows:
+        raise ValueError("order is an empty list; name groups, or leave order out")
     if unknown := [name for name in rows if name not in medians]:
         raise ValueError(
             f"obs[{groupby!r}] has no cells with a log ratio in {unknown[0]!r}; found: {list(medians.index)}"
         )
-    table = table[table[groupby].isin(rows)]
+    table = table[table["group"].isin(rows)]
     defaults = {"inner": "quart", "linewidth": 0.8, "density_norm": "width", "cut": 0, "legend": False}
     fixed = ("x", "y", "hue", "hue_order", "orient")
     style = style_of("violin", sns.violinplot, kwargs, defaults, fixed=fixed)
     if palette is None:
         scale = signed_scale(table[LABEL].to_numpy())
         palette = dict(zip(medians.index, scale.colours(medians.to_numpy()), strict=True))
-    low, high = _limits(table, groupby)
+    elif isinstance(palette, Mapping):
+        palette = {str(name): colour for name, colour in palette.items()}
+    low, high = _limits(table)
     is_inside = table[LABEL].between(low, high)
-    ax = new_axes(ax, (6.0, 1.0 + 0.4 * len(rows)))
+    longest = max(len(name) for name in rows)
+    ax = new_axes(ax, (WIDTH + LETTER * max(0, longest - LETTERS), 1.0 + 0.4 * len(rows)))
     sns.violinplot(
-        table[is_inside], x=LABEL, y=groupby, order=rows, hue=groupby, hue_order=rows, palette=palette, ax=ax, **style
+        table[is_inside], x=LABEL, y="group", order=rows, hue="group", hue_order=rows, palette=palette, ax=ax, **style
     )
     ax.axvline(0.0, color="0.3", linewidth=0.8, linestyle="--", zorder=0)
-    sizes = table[groupby].value_counts()
-    ax.set_yticks(range(len(rows)), [f"{name} ({sizes[name]:,})" for name in rows])
+    sizes = table["group"].value_counts()
+    ax.set_yticks(range(len(rows)), [f"{name} ({sizes[name]:,})" for name in rows], parse_math=False)
     ax.set(xlabel=LABEL, ylabel="")
-    _mark_beyond(ax, table.loc[table[LABEL] < low, groupby], rows, is_left=True)
-    _mark_beyond(ax, table.loc[table[LABEL] > high, groupby], rows, is_left=False)
+    _mark_beyond(ax, table.loc[table[LABEL] < low, "group"], rows, is_left=True)
+    _mark_beyond(ax, table.loc[table[LABEL] > high, "group"], rows, is_left=False)
     if title is not None:
         ax.set_title(title)
     return finish(ax, show, return_fig)
 
 
-def _limits(table: pd.DataFrame, groupby: str) -> tuple[float, float]:
-    """Ends of the axis: those of all cells, unless a few of every group would take a third of it and more."""
+def _limits(table: pd.DataFrame) -> tuple[float, float]:
+    """Ends of the axis: those of all cells, unless a few cells that are far out would take a third of it and more."""
     ends = table[LABEL].min(), table[LABEL].max()
-    inner = table.groupby(groupby)[LABEL].quantile(np.array([FAR, 1.0 - FAR])).unstack()
-    low, high = inner.iloc[:, 0].min(), inner.iloc[:, 1].max()
+    inner = np.array([_inner_ends(values.to_numpy()) for _, values in table.groupby("group")[LABEL]])
+    low, high = inner[:, 0].min(), inner[:, 1].max()
     margin = MARGIN * (high - low)
-    low, high = low - margin, high + margin
+    low, high = max(low - margin, ends[0]), min(high + margin, ends[1])
     return (low, high) if ends[1] - ends[0] > BEYOND * (high - low) > 0.0 else ends
+
+
+def _inner_ends(values: np.ndarray) -> tuple[float, float]:
+    """Smallest and largest value of a group's cells, but for a few that are far out."""
+    lower, upper = np.quantile(values, [0.25, 0.75])
+    is_near = np.abs(values - (lower + upper) / 2.0) <= (FENCE + 0.5) * (upper - lower)
+    if (~is_near).sum() > max(1.0, FEW * len(values)):
+        is_near[:] = True
+    return values[is_near].min(), values[is_near].max()
 
 
 def _mark_beyond(ax: Axes, groups: pd.Series, rows: Sequence[str], is_left: bool) -> None:
