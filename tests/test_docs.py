@@ -206,7 +206,7 @@ def counts() -> AnnData:
         },
         index=[f"cell {number}" for number in range(len(sample))],
     )
-    rates = np.exp(1.0 + 0.7 * rng.normal(size=(2, 60))[is_a.astype(int)])
+    rates = np.exp(1.0 + 0.7 * rng.normal(size=(2, 20))[is_a.astype(int)])
     adata = AnnData(rng.poisson(rates).astype(np.float32), obs=obs)
     adata.layers["counts"] = adata.X.copy()
     return adata
