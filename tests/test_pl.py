@@ -464,7 +464,8 @@ def test_words_around_small_axes_do_not_cover_each_other(analysed):
         )
         ax.figure.canvas.draw()
         top, title = ax.child_axes[-1].get_window_extent(), ax.title.get_window_extent()
-        assert top.y1 <= title.y0 < top.y1 + 20.0
+        assert top.y1 <= title.y0 < top.y1 + 30.0
+        assert title.y1 <= ax.figure.bbox.y1
 
 
 def lab(colour: str) -> np.ndarray:

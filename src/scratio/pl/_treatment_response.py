@@ -115,7 +115,10 @@ def treatment_response(
         top.set_xlim(0.0, shown.shape[1])
         top.axis("off")
     if title is not None:
-        ax.set_title(title, y=None if trees[1] is None else 1.04 + TREE)
+        # Above the tree, a share of the axes in height; matplotlib makes room for a distance, but not for a place.
+        ax.figure.canvas.figure.draw_without_rendering()
+        tree = 0.0 if trees[1] is None else (TREE + 0.02) * ax.get_window_extent().height * 72.0 / ax.figure.dpi
+        ax.set_title(title, pad=6.0 + tree)
     return finish(ax, show, return_fig)
 
 
