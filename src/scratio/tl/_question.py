@@ -32,7 +32,7 @@ Tables = dict[str, pd.DataFrame]
 
 @dataclass(frozen=True)
 class Question:
-    """What is compared, given fixed covariates.
+    """Specification of a comparison, given fixed covariates.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class Question:
         covariate_keys: Sequence[str],
         n_folds: int,
     ) -> Question:
-        """The same after a check of the categories."""
+        """Validate the categories and return the comparison as `Question`."""
         if isinstance(covariate_keys, str):
             raise TypeError(f"covariate_keys must be a list of keys, got the string {covariate_keys!r}")
         if condition_key in covariate_keys:
@@ -93,7 +93,7 @@ class Question:
         return {self.condition_key: treatment, **fixed}, {self.condition_key: bottom, **fixed}
 
     def compared(self, labels: pd.Series, treatment: str) -> np.ndarray:
-        """Which cells a comparison is about."""
+        """Mark the cells that take part in a comparison."""
         others = labels.unique() if self.against_rest else [self.reference]
         return labels.isin([treatment, *others]).to_numpy()
 

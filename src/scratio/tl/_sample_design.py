@@ -14,14 +14,14 @@ from scratio.stats import SampleDesign
 from scratio.tl._covariates import formula_columns, formula_keys, label_columns
 
 MIN_CELLS = 5
-"""Cells of a condition below which a sample takes no part in it, by default."""
+"""Default of the smallest number of cells of a condition with which a sample takes part."""
 ENOUGH = 3
-"""Samples of each group, or donors with both, below which no q-value is given."""
+"""Smallest number of samples of each group, or of donors with both groups, for q-values."""
 FEWEST_DF, FEWEST_DF_NUMBERS = 2, 4
-"""Residual degrees of freedom below which no q-value is given: those of three pairs, and, where a number is tested, of
-three samples against three."""
+"""Smallest residual degrees of freedom for q-values. For groups it is that of three pairs. For a tested number it is
+that of three samples against three."""
 HALF = 0.5
-"""Share of the comparison that has to lie within donors for donors to be compared with themselves."""
+"""If at least this share of the comparison lies within donors, donors are compared with themselves."""
 _TREATMENT, _REFERENCE = "treatment", "reference"
 
 
@@ -124,9 +124,9 @@ def samples_of(
 ) -> Samples:
     """Samples of two conditions that can be compared.
 
-    Donors are compared with themselves where at least half of the comparison lies within them. As the effective number
-    of cells of a comparison of n with m counts nm / (n + m): a few stray labels in each of many donors make no pairs,
-    five treated cells in each of six donors do.
+    Donors are compared with themselves if at least half of the comparison lies within donors. A comparison of n with m
+    cells counts as nm / (n + m) effective cells. So a few stray labels in each of many donors make no pairs, but five
+    treated cells in each of six donors do.
 
     Raises
     ------
@@ -255,7 +255,7 @@ def _units(
 
 
 def _numbered(table: pd.DataFrame, keys: list[str]) -> np.ndarray:
-    """Number of the replicate of every sample that takes part, those of the same keys being one; -1 for the others."""
+    """Number of the replicate of every sample that takes part, samples with equal keys form one; -1 for the others."""
     takes_part = (table["left_out"] == "").to_numpy()
     numbers = np.full(len(table), -1)
     numbers[takes_part] = table[takes_part].groupby(keys).ngroup().to_numpy()

@@ -85,8 +85,8 @@ def treatment_response(
         or untreated cells.
     ``uns[key_added]["table"]``
         A row for each donor and treatment: ``n_treated``, ``n_reference``, and the mean log ratio and its standard
-        error for the treated and for the reference cells. The standard error covers the spread of the cells and the standard
-        error of their log ratios. The latter is treated as one error shared by all cells.
+        error for the treated and for the reference cells. The standard error covers the spread of the cells and the
+        standard error of their log ratios. The latter is treated as one error shared by all cells.
     ``uns[key_added]["matrix"]``
         Mean log ratio of the treated cells, donors by treatments.
     ``uns[key_added]["trees"]``
