@@ -200,7 +200,7 @@ class ScoringModel(EmbeddingModel):
         network.marginal = denoiser
 
     def _disagreement(self, scorer: Scorer, x: np.ndarray, mean: np.ndarray, given: dict[str, Condition]) -> np.ndarray:
-        """Compute the weighted variance between the parts of the potential, which is what bias adds to the squared error.
+        """Compute the weighted variance between the parts of the potential: what bias adds to the squared error.
 
         If two estimates have independent errors and are weighted by the inverse of their mean square errors, then this
         variance equals the mean square error of their weighted mean (the ambiguity of Krogh and Vedelsby 1995). Both

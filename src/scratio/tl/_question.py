@@ -82,7 +82,7 @@ class Question:
         check_groups(adata, condition_key, [*treatments, *([] if against_rest else [reference])], n_folds)
         if against_rest and len(found) < 2:
             raise ValueError(
-                f"obs[{condition_key!r}] has no category besides {found}; there is no rest to compare with"
+                f"obs[{condition_key!r}] has no category besides {found}; so there are no other cells to compare with"
             )
         return cls(condition_key, treatments, reference, against_rest, list(covariate_keys))
 
@@ -161,6 +161,6 @@ def _check_overlap(obs: pd.DataFrame, question: Question) -> None:
         if len(alone):
             raise ValueError(
                 f"covariate_keys={question.covariate_keys}: cells with the labels {list(alone)[:5]} are all of "
-                f"{treatment!r} or all of {question.reference!r}, so that there is nothing to compare them with; "
+                f"{treatment!r} or all of {question.reference!r}, so they cannot be compared; "
                 "leave these cells or this covariate out"
             )

@@ -90,7 +90,7 @@ class SampleSettings:
         for name in ("covariates", "donor_key"):
             if self.sample_key is None and getattr(self, name) is not None:
                 raise ValueError(
-                    f"{name}={getattr(self, name)!r} is about samples; name their column as sample_key too"
+                    f"{name}={getattr(self, name)!r} needs sample_key too: name the column with the samples"
                 )
 
     def keys(self, adata: AnnData, tested: Sequence[str]) -> dict[str, list[str]]:
@@ -158,7 +158,7 @@ def samples_of(
         groups = obs.groupby([key, condition_key], observed=True).size().unstack(fill_value=0).to_dict("index")
         kind = "samples" if settings.donor_key is None else f"donors (donor_key={settings.donor_key!r})"
         raise ValueError(
-            f"a test across samples needs at least 2 {kind} of each condition, or 2 with both, each of at least "
+            f"a test across samples needs at least 2 {kind} of each condition, or 2 with both, each with at least "
             f"min_cells={settings.min_cells} cells; obs[{key!r}] has {dict(list(groups.items())[:5])}. "
             "Without sample_key there is no p-value: cells are not replicates"
         )
@@ -172,7 +172,7 @@ def samples_of(
     if not has_enough:
         warn_user(
             f"{fewest} samples of a group and {design.residual_df} degrees of freedom are too few for q-values, which "
-            f"are NaN: what so few have in common cannot be told from chance. {ENOUGH} and {FEWEST_DF} are needed",
+            f"are NaN. At least {ENOUGH} samples and {FEWEST_DF} degrees of freedom are needed, to tell an effect from chance",
         )
     return Samples(key, table, within, design, replicates["donor"].to_numpy(), has_enough, reference)
 
@@ -224,7 +224,7 @@ def samples_with_numbers(obs: pd.DataFrame, number_key: str, settings: SampleSet
     if not has_enough:
         warn_user(
             f"{len(tested)} replicates leave {design.residual_df} degrees of freedom, too few for q-values, which are "
-            f"NaN; {FEWEST_DF_NUMBERS} are needed",
+            f"NaN. At least {FEWEST_DF_NUMBERS} are needed",
         )
     return Samples(key, table, within, design, replicates["donor"].to_numpy(), has_enough)
 

@@ -191,8 +191,8 @@ def _cells(
     ]
     if not pairs:
         raise ValueError(
-            f"no donor has at least n_folds={n_folds} cells of the reference {reference!r} and of a treatment: the "
-            f"response is within donors. Found: {obs.value_counts().to_dict()}"
+            f"no donor has at least n_folds={n_folds} cells of the reference {reference!r} and of a treatment. The "
+            f"response is measured within donors. Found: {obs.value_counts().to_dict()}"
         )
     rows = pd.MultiIndex.from_frame(obs).isin({*pairs, *((donor, reference) for donor, _ in pairs)})
     return AnnData(obs=obs[rows], obsm={use_rep: x[rows]}), pairs
