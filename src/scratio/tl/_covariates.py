@@ -49,7 +49,7 @@ def formula_keys(adata: AnnData, covariates: str | None, reserved: Sequence[str]
         raise ValueError(f"covariates={covariates!r} is not a formula: {_plain(error)}") from None
     if not isinstance(formula, SimpleFormula):
         raise ValueError(
-            f"covariates={covariates!r} must have no left side and one part; write only the covariates, for example "
+            f"covariates={covariates!r} has a left side or several parts; write only the covariates, for example "
             "'~ age + sex'"
         )
     for name in names:

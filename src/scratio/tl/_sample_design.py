@@ -172,7 +172,8 @@ def samples_of(
     if not has_enough:
         warn_user(
             f"{fewest} samples of a group and {design.residual_df} degrees of freedom are too few for q-values, which "
-            f"are NaN. At least {ENOUGH} samples and {FEWEST_DF} degrees of freedom are needed, to tell an effect from chance",
+            f"are NaN. At least {ENOUGH} samples and {FEWEST_DF} degrees of freedom are needed to tell an "
+            "effect from chance",
         )
     return Samples(key, table, within, design, replicates["donor"].to_numpy(), has_enough, reference)
 
