@@ -419,7 +419,7 @@ def test_a_site_that_explains_the_difference_takes_it_away():
     ("covariates", "error", "message"),
     [
         ("~ sex", KeyError, "obs has no key 'sex'"),
-        ("~ age +", ValueError, r"covariates='~ age \+' is no formula"),
+        ("~ age +", ValueError, r"covariates='~ age \+' is not a formula"),
         ("group ~ age", ValueError, "has a left side"),
         ("~ age | kind", ValueError, "or several parts"),
         ("~ group", ValueError, "names 'group', which is already part of the question"),
@@ -442,7 +442,7 @@ def test_covariates_that_cannot_be_held_fixed_are_refused_before_training(covari
 def test_arguments_about_samples_need_samples(unchanged):
     adata = cohort(0.0, n_cells=20)
     for name, value in (("covariates", "~ kind"), ("donor_key", "donor")):
-        with unchanged(adata), pytest.raises(ValueError, match=f"{name}=.* is about samples"):
+        with unchanged(adata), pytest.raises(ValueError, match=f"{name}=.* needs sample_key too"):
             score(adata, sample_key=None, **{name: value})
 
 

@@ -1,4 +1,4 @@
-"""The one calibration: held-out labels weigh the network and the closed forms of every fold."""
+"""Calibration: weigh the network and the closed forms of every fold by held-out labels."""
 
 from __future__ import annotations
 
@@ -56,16 +56,16 @@ def calibrate(
 ) -> dict[str, Any]:
     """Weigh the network and the closed forms by the labels that the members of each fold held out.
 
-    1. A closed form is chosen once for the data set: the simplest whose held-out loss is not above that of the best by
-       more than two standard errors, if it is better than none by as much.
+    1. One closed form is chosen for the data set: the simplest one whose held-out loss is within two standard errors of
+       the best loss. Having no closed form counts as the simplest choice.
     2. In every fold the parts (the network, that closed form, abundances) get weights by a penalised multinomial
        regression (:func:`scratio.stats.posterior_weights`). With several crossed keys every term of a part has a
        weight, multiplied by the probability that the term says anything (Bayesian information criterion, over all
        folds).
-    3. Against that regression stands the hypothesis that the closed form is the truth: its weight 1, all others 0. The
-       two are averaged by their posterior probabilities (Bayesian information criterion, over all folds). Where
-       conditions hardly overlap labels cannot tell by how many nats, and no regression may spoil a closed form that
-       extrapolates.
+    3. The regression is compared with the hypothesis that the closed form is the truth: its weight is 1, all others are
+       0. Both are averaged by their posterior probabilities (Bayesian information criterion, over all folds). This
+       protects a closed form that extrapolates: where conditions hardly overlap, labels cannot tell how large the log
+       ratio is.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def calibrate(
 
     Returns
     -------
-    What was found: name of the closed form, its probability, weights of every part by fold, held-out losses.
+    Name of the closed form, its probability, weights of every part by fold, and held-out losses.
     """
     rows = [split.train for split in data.splits]
     fitted = {name: forms.fit(name, rows) for name in forms.names}
@@ -135,7 +135,7 @@ def _held_out(
 
 
 def _choose(folds: list[HeldOut], names: list[str]) -> tuple[str, dict[str, float]]:
-    """The closed form to weigh, and the held-out losses of all that there are."""
+    """Choose the closed form, and return the held-out losses of all closed forms."""
     losses = {NONE: np.concatenate([fold.loss({}) for fold in folds])}
     for name in names:
         ones = np.ones(len(folds[0].parts[name]))
@@ -155,7 +155,7 @@ def _regression(fold: HeldOut, names: list[str]) -> dict[str, np.ndarray]:
     if not terms:
         return {}
     parts = np.stack([fold.parts[name][term] for name, term in terms])
-    # A term that is the same for all conditions has no weight to be found.
+    # A term with equal values for all conditions cannot change a loss, so it has no weight.
     speaks = np.ptp(parts, axis=2).max(1) > 0.0
     found = np.zeros(len(parts))
     if speaks.any():
@@ -167,8 +167,8 @@ def _regression(fold: HeldOut, names: list[str]) -> dict[str, np.ndarray]:
 def _with_silenced_terms(folds: list[HeldOut], weights: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
     """Weights of crossed terms, times the posterior probability of the sets of terms that hold them.
 
-    All sets are compared, since a key and its interaction belong together: where the other key separates cells each of
-    the two extrapolates, and only their sum does not.
+    All sets of terms are compared, because a key and its interaction belong together: where the other key separates
+    cells, each of the two terms extrapolates, but their sum does not.
     """
     n_terms = max((len(weight) for weight in weights[0].values()), default=1)
     if n_terms == 1:

@@ -30,14 +30,14 @@ N_TYPES = 8
 MAX_SHARED, MAX_CLASS, MAX_MIXED = 256, 16, 256
 """Largest numbers of conditions, and of components over all conditions, for which a closed form is fitted."""
 MOST_FITTED, MOST_MIXED = 50_000, 10_000
-"""Cells, of every combination alike, from which closed forms are fitted at most, and mixtures."""
+"""Largest numbers of cells from which closed forms, and mixtures, are fitted; balanced over the combinations."""
 
 
 class ClosedForms:
-    """Closed forms by name, in the order of their freedom.
+    """Closed forms by name, from the least to the most flexible.
 
-    Gaussians and the mixture are candidates for the truth, of which one may be chosen. Abundances of types that all
-    conditions share are a smooth estimate of another kind, which takes part beside the network wherever there is one.
+    Gaussians and the mixture are candidates for the truth, and at most one of them is chosen. Abundances of cell types
+    that all conditions share are a smooth estimate. If they can be fitted, they always take part, beside the others.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ class ClosedForms:
 
     @cached_property
     def _responsibility(self) -> np.ndarray:
-        # It knows no conditions, so that it may know all cells, and serves all members.
+        # The fit does not see conditions, so it may use all cells, and all members share it.
         return common_responsibility(self.x, N_TYPES, np.random.default_rng(child_seed(self.random_state, _FIT)))
 
     @cached_property

@@ -1,4 +1,4 @@
-"""How queries of `ScRatio` reach the networks: conditions, folds, batches, members."""
+"""Score cells with the networks of `ScRatio`: choose conditions, folds, batches and members."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class ScoringModel(EmbeddingModel):
 
     @property
     def variance_factor(self) -> float:
-        """By how much the squared standard error exceeds the variance between the members of a fold."""
+        """Factor by which the squared standard error exceeds the variance between the members of a fold."""
         return self._variance_factor(self._networks(True)[0])
 
     def _check_ensemble(self) -> None:
@@ -62,7 +62,7 @@ class ScoringModel(EmbeddingModel):
             )
 
     def _encode(self, condition: ConditionDict, adata: AnnData | None, name: str) -> Condition:
-        """Tensors for a condition; one that no training cell had is refused where the model has no answer to it."""
+        """Turn a condition into tensors. Refuse a combination that the model cannot score: no training cell had it."""
         encoded = self.schema.encode(condition, adata, name)
         network = self.module
         if isinstance(network, PotentialNetwork):
@@ -73,8 +73,8 @@ class ScoringModel(EmbeddingModel):
             if not observed.all():
                 cells = f" (in {int((~observed).sum())} cells)" if len(encoded) > 1 else ""
                 raise ValueError(
-                    f"{name}: no training cell had the combination {dict(condition)}{cells}; the potential knows the "
-                    "observed combinations alone. Leave a key out to marginalise over it."
+                    f"{name}: no training cell had the combination {dict(condition)}{cells}; the potential knows only "
+                    "the observed combinations. Leave a key out to marginalise over it."
                 )
         elif bool((encoded.codes < MARGINAL).any()):
             raise ValueError(
@@ -102,10 +102,10 @@ class ScoringModel(EmbeddingModel):
         rows: np.ndarray | slice | None = None,
         progress_bar: bool | None = None,
     ) -> tuple[Any, Any]:
-        """Mean over the members of a per-cell quantity and, where asked for, its standard error (else NaN).
+        """Compute a quantity of every cell: its mean over the members, and its standard error (NaN unless `with_std`).
 
-        The error is that of the cell alone or, where that is asked for, moderated by those of similar cells. Both are
-        lazy dask arrays where the embedding is one.
+        With `moderate`, the standard errors of similar cells moderate the standard error of a cell. Mean and standard
+        error are lazy dask arrays if the embedding is a dask array.
         """
         choose("divergence", divergence, DIVERGENCES)
         check_at_least(1, n_steps=n_steps, batch_size=batch_size)
@@ -162,10 +162,11 @@ class ScoringModel(EmbeddingModel):
     def _batches(
         self, cells: StandardisedCells, folds: np.ndarray | None, given: dict[str, Condition], batch_size: int
     ) -> Iterator[tuple[FlowNetwork, np.ndarray, np.ndarray, dict[str, Condition]]]:
-        """Batches of cells: the network that may score them, their places, themselves, their conditions."""
+        """Yield batches of cells: the network that may score them, their places, the cells, and their conditions."""
         if folds is None and self.known is not None:
             found = np.concatenate([self.known.folds_of(raw, otherwise=-1) for _, raw in slabs(cells.source)])
-            # Beside training cells, new ones go to a fold's networks too, so that all cells have as many members.
+            # If some cells are training cells, new cells are scored by the networks of one fold too. Then all cells
+            # have equally many members.
             folds = np.maximum(found, 0) if (found >= 0).any() else None
         networks = self._networks(folds is not None)
         for start, raw in slabs(cells.source):
@@ -182,7 +183,7 @@ class ScoringModel(EmbeddingModel):
 
     @differentiable()
     def _train_denoiser(self, reason: str) -> None:
-        """Train the potential's denoiser, if this is the first question that needs one."""
+        """Train the denoiser of the potential, unless it is trained already."""
         network = self.module
         if not isinstance(network, PotentialNetwork) or network.marginal is not None:
             return
@@ -199,10 +200,11 @@ class ScoringModel(EmbeddingModel):
         network.marginal = denoiser
 
     def _disagreement(self, scorer: Scorer, x: np.ndarray, mean: np.ndarray, given: dict[str, Condition]) -> np.ndarray:
-        """Variance between the parts of the potential, weighted as they are: what bias adds to the squared error.
+        """Compute the weighted variance between the parts of the potential: what bias adds to the squared error.
 
-        Two estimates with independent errors, weighted by the inverse of their mean squares, have a mean square error
-        of just that (the ambiguity of Krogh and Vedelsby 1995); the network smooths, and closed forms are coarse.
+        If two estimates have independent errors and are weighted by the inverse of their mean square errors, then this
+        variance equals the mean square error of their weighted mean (the ambiguity of Krogh and Vedelsby 1995). Both
+        parts are biased: the network smooths, and closed forms are coarse.
         """
         variance = np.zeros(len(x))
         if isinstance(self.module, PotentialNetwork) and self.module.is_calibrated:
@@ -212,16 +214,16 @@ class ScoringModel(EmbeddingModel):
         return variance
 
     def _variance_factor(self, network: FlowNetwork) -> float:
-        """The same for the members of a network, which are those of one fold, or of all.
+        """Compute the variance factor of a network, which holds the members of one fold or of all folds.
 
-        Members have most of their training cells in common, so that their variance is divided by the share that two of
-        them do not (:meth:`Splits.distinct`).
+        Members have most of their training cells in common. So their variance is divided by the share of training
+        cells that two members do not have in common (:meth:`Splits.distinct`).
         """
         size = network.n_members
         if size == 1:
             return math.nan
         if "distinct" not in self.training_:
-            # Of a model that an earlier version saved.
+            # The model was saved by an earlier version.
             held_out = self.training_["validation_size"]
             return (1.0 - held_out) / held_out
         of_pairs = np.asarray(self.training_["distinct"])
@@ -229,7 +231,7 @@ class ScoringModel(EmbeddingModel):
         return float(1.0 / np.mean([block.sum() / (size * (size - 1)) for block in blocks]))
 
     def _networks(self, with_folds: bool) -> list[FlowNetwork]:
-        """The network that scores each fold's cells: those of its members that never saw them."""
+        """Return one network for each fold, with the members that never saw the cells of the fold."""
         if not with_folds:
             return [self.module]
         n = self.n_members
@@ -238,9 +240,9 @@ class ScoringModel(EmbeddingModel):
         ]
 
     def _kept_for(self, conditions: dict[str, ConditionDict]) -> tuple[KeptCells, dict[str, Condition]] | None:
-        """Those of the model's own cells that a question can be asked of, and the question.
+        """Return the kept training cells for which the conditions can be scored, and their conditions.
 
-        Left out are those for which `OWN` makes a combination that was never observed.
+        A cell is left out if `OWN` makes a combination that was never observed.
         """
         network, kept = self.module, self.kept
         if kept is None or not isinstance(network, PotentialNetwork):
@@ -257,6 +259,6 @@ class ScoringModel(EmbeddingModel):
 
 
 def in_order(parts: Sequence[np.ndarray], places: Sequence[np.ndarray], axis: int = 0) -> np.ndarray:
-    """Batches of cells put together in the order of the cells."""
+    """Join batches of cells in the order of the cells."""
     order = np.argsort(np.concatenate(places), kind="stable")
     return np.take(np.concatenate(parts, axis=axis), order, axis=axis)

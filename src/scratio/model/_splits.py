@@ -13,9 +13,9 @@ from scratio.train import MemberSplit
 _FOLDS, _VALIDATION = 11, 12
 
 ROW = np.int32
-"""Type of row numbers, of which every member has a list: half the memory of the default."""
+"""Type of row numbers, of which every member has a list. It takes half the memory of the default type."""
 FEWEST_PARTS = 4
-"""Parts into which samples are cut for validation; of fewer, each would be too large a share of the cells."""
+"""Smallest number of parts into which samples are split for validation. Fewer parts would be too large."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Splits:
         members = []
         for fold in range(n_folds):
             rows = np.arange(n) if folds is None else np.flatnonzero(folds != fold)
-            # Every member holds out other cells, so that the members of a fold are judged by many.
+            # Each member holds out different cells, so the members of a fold are judged by many cells.
             own_seed = child_seed(random_state, _VALIDATION, fold)
             held_out = _held_out(rows, strata, groups, n_members, validation_size, own_seed)
             members += [MemberSplit(_without(rows, part), part.astype(ROW)) for part in held_out]
@@ -93,8 +93,8 @@ class Splits:
     def distinct(self) -> np.ndarray:
         """Share of the training cells of two members that they do not have in common, (n_networks, n_networks).
 
-        The standard error of a log ratio divides the variance between members by it: members that trained on the same
-        cells agree in their errors.
+        For the standard error of a log ratio, the variance between members is divided by this share, because members
+        that train on common cells make common errors.
         """
         known = np.zeros((len(self.members), self.n_cells), dtype=np.float32)
         for own, split in zip(known, self.members, strict=True):
@@ -108,8 +108,8 @@ def check_groups(strata: np.ndarray, groups: np.ndarray, n_folds: int, group_key
     most = most_folds(strata, groups)
     if n_folds > most:
         raise ValueError(
-            f"n_folds={n_folds} folds by obs[{group_key!r}] are too many: some condition has cells of {most} of "
-            "its groups alone"
+            f"n_folds={n_folds} folds by obs[{group_key!r}] are too many: some condition has cells in only {most} "
+            "groups"
         )
 
 
@@ -121,7 +121,7 @@ def _held_out(
     validation_size: float,
     seed: int,
 ) -> list[np.ndarray]:
-    """Rows that each member holds out: cells, or samples where there are enough of them."""
+    """Draw the rows that each member holds out: whole samples if there are enough of them, otherwise cells."""
     if groups is not None:
         wanted = round(1.0 / validation_size)
         n_parts = min(wanted, most_folds(strata[rows], groups[rows]))
@@ -132,7 +132,7 @@ def _held_out(
 
 
 def _without(rows: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """Sorted rows less a part of them."""
+    """Remove a part of sorted rows."""
     kept = np.ones(len(rows), dtype=bool)
     kept[np.searchsorted(rows, part)] = False
     return rows[kept].astype(ROW)

@@ -39,21 +39,21 @@ class KeptCells:
     def drawn(
         cls, cells: Tensor | StandardisedCells, condition: Condition, folds: np.ndarray | None, rng: np.random.Generator
     ) -> KeptCells:
-        """At most 10,000 of the cells, of every combination of categories as many as of any other if it has them."""
+        """Draw at most 10,000 cells, equally many of every combination of categories if it has so many."""
         rows = balanced_rows(distinct_rows(condition.codes.numpy())[1], MOST, rng)
         index = torch.from_numpy(rows)
         own = Condition(condition.codes[index], condition.values[index])
         return cls(cells[index].numpy(), own, None if folds is None else folds[rows])
 
     def having(self, codes: np.ndarray) -> np.ndarray:
-        """Embedding of the cells that a condition is about, given its categories; numbers are not looked at."""
+        """Return the embedding of the cells of a condition, given its categories. Continuous keys are ignored."""
         own = self.condition.codes.numpy()
         excluded = all_but(codes)
         fits = np.where(codes >= 0, own == codes, (codes == MARGINAL) | (own != excluded))
         return self.x[fits.all(1)]
 
     def part(self, rows: np.ndarray) -> KeptCells:
-        """Some of them."""
+        """Return the kept cells of the given rows."""
         folds = None if self.folds is None else self.folds[rows]
         return KeptCells(self.x[rows], self.condition[torch.from_numpy(rows)], folds)
 
@@ -69,7 +69,7 @@ class KeptCells:
         return cls(tensors["x"].numpy(), Condition(tensors["codes"], tensors["values"]), folds)
 
     def labels(self, schema: ConditionSchema) -> AnnData:
-        """Their labels as an analyst has them, in ``obs``."""
+        """Return the labels of the kept cells in ``obs``, as in the user's data."""
         return AnnData(obs=schema.labels(self.condition))
 
 

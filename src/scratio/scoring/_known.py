@@ -1,4 +1,4 @@
-"""Training cells, recognised by their embedding in whatever AnnData they lie."""
+"""Training cells, recognised by their embedding in any AnnData."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scratio._random import row_keys
 
 @dataclass(frozen=True)
 class KnownCells:
-    """Fold of every training cell, by a hash of its embedding: copies, subsets and saved models know them too.
+    """Fold of every training cell, by a hash of its embedding. It also works for copies, subsets and saved models.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class KnownCells:
         return cls(np.concatenate([_keys(part) for _, part in slabs(x)]), folds)
 
     def folds_of(self, cells: np.ndarray, otherwise: int) -> np.ndarray:
-        """Fold of each cell (n, d), and ``otherwise`` for cells that are none of them. Of twins the first counts."""
+        """Return the fold of each cell (n, d); ``otherwise`` for new cells. Equal cells get the fold of the first."""
         keys, folds = self._sorted
         wanted = _keys(cells)
         place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
@@ -51,5 +51,5 @@ class KnownCells:
 
 def _keys(x: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
-        # A sum, since 0 and -0 are equal.
+        # Adding 0 turns -0 into 0, so that both get one key.
         return row_keys(np.asarray(x).astype(np.float32) + np.float32(0.0), seed=0)

@@ -1,4 +1,4 @@
-"""Scores of blocks of cells by a trained model, without the model: what other processes are sent."""
+"""Score blocks of cells without the model itself, so that the scorer can be sent to other processes."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Scorer:
     def score(
         self, x: np.ndarray, folds: np.ndarray | None, given: dict[str, Condition]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The same for standardised cells, with each cell's own standard error."""
+        """Score standardised cells. The standard error of a cell is not moderated by similar cells."""
         mean, error = np.empty(len(x)), np.full(len(x), np.nan)
         for place, rows in networks_and_rows(self.networks, folds, len(x), self.batch_size):
             members, noise = self._members(self.networks[place], x[rows], rows, given)

@@ -17,14 +17,14 @@ START = 0.3
 POISSON = 1e-6
 """Dispersion below which counts are Poisson."""
 FITTED = 0.05
-"""Part of a sample's residuals that the design leaves, below which its variance is not judged."""
+"""If the design leaves less than this part of a sample's residuals, its variance is not judged."""
 OUTLYING = 2.0
-"""How many times the median variance of the samples a sample's own may have and still count in full."""
+"""A sample counts in full if its variance is at most this multiple of the median over the samples."""
 
 
 @dataclass(frozen=True)
 class SampleDesign:
-    """What is tested across samples, and what is held fixed.
+    """Design of a test across samples: the tested column and the columns that are held fixed.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ def leverages(working: np.ndarray, design: SampleDesign) -> np.ndarray:
 
 
 def quantile_residuals(counts: np.ndarray, means: np.ndarray, dispersion: float) -> np.ndarray:
-    """Normal scores of counts: of the middle of the probability that the model gives to the count.
+    """Normal scores of counts, at the middle of the probability that the model gives to each count.
 
     They are nearly standard normal where Pearson's residuals are skewed, for small counts above all (Dunn and Smyth
     1996, doi 10.1080/10618600.1996.10474708, with the middle in place of a random point; edgeR's zscoreNBinom).
@@ -182,9 +182,9 @@ def variance_factors(
 ) -> np.ndarray:
     """By how much the variance of each sample exceeds that of the others, at least 1, shape (n_samples,).
 
-    The mean square of a sample's residuals over all places, relative to the median over the samples; up to twice that
-    counts as chance. A sample that differs from its group everywhere (another tissue, a failed run) then weighs less
-    (as limma's arrayWeights; Ritchie et al. 2006, doi 10.1186/1471-2105-7-261).
+    The factor is the mean square of a sample's residuals over all places, relative to the median over the samples. Up
+    to twice the median counts as chance. A sample that differs from its group everywhere (another tissue, a failed run)
+    then weighs less (as limma's arrayWeights; Ritchie et al. 2006, doi 10.1186/1471-2105-7-261).
 
     Parameters
     ----------

@@ -14,7 +14,7 @@ N_ROTATIONS = 10_000
 """Rotations with the data's own; p-values are multiples of 1 over it."""
 TIE, SHORTEST = 1e-9, 0.5
 SAME = 1e-6
-"""Excess variance of log variances below which they are the same but for chance."""
+"""If log variances have less than this excess variance, they differ only by chance."""
 
 
 @dataclass(frozen=True)

@@ -44,31 +44,33 @@ def association(
     random_state: int = 0,
     copy: bool = False,
 ) -> AnnData | None:
-    r"""Test for every cell whether samples with more of its kind have larger numbers, such as an age or a score.
+    r"""Test for every cell whether its state is more frequent in samples with larger numbers, such as age.
 
     .. math:: \log E\,y_{sp} = \log n_s + \alpha_p + \beta_p a_s + x_s^\top \gamma_p
 
-    with :math:`y_{sp}` the cells of sample s near place p, :math:`n_s` all its cells and :math:`a_s` its number. The
-    slope :math:`\beta` is in nats per unit; positive where the cell state is more frequent in samples with larger
-    numbers. The model and the test are those of :func:`scratio.tl.differential_abundance`; no network is trained.
+    Here :math:`y_{sp}` is the number of cells of sample s near place p, :math:`n_s` the number of all cells of sample
+    s, :math:`a_s` the number of ``obs[key]`` for sample s, and :math:`x_s` its covariates. The slope :math:`\beta` is
+    in nats per unit. It is positive where the cell state is more frequent in samples with larger numbers. The model and
+    the test are those of :func:`scratio.tl.differential_abundance`. No network is trained.
 
     Parameters
     ----------
     adata
         Cells.
     key
-        Numeric column of ``obs``, the same for all cells of a sample. Samples without a number are left out.
+        Numeric column of ``obs``, with one value for all cells of a sample. Samples without a number are left out.
     sample_key
         Column with samples, the replicates.
     use_rep
         Embedding in ``obsm``, shape (n_cells, d); ``"X"`` is ``adata.X`` itself.
     covariates
-        Formula of what is held fixed, for example ``"~ sex + C(site)"``.
+        Formula of the covariates that are held fixed, for example ``"~ sex + C(site)"``.
     donor_key
-        Column with donors, where some gave several samples. Where most of the variation of the number lies within
-        donors, as of time, each donor has an effect of its own; otherwise the samples of a donor are added up.
+        Column with donors, if some donors gave several samples. Each donor gets its own effect if most of the variation
+        of the number lies within donors, for example if the number is a time. Otherwise the samples of a donor are
+        added up.
     min_cells
-        Cells below which a sample is left out; a warning names those that are.
+        A sample with fewer cells is left out. A warning names the samples that are left out.
     key_added
         Prefix of the results.
     random_state
@@ -78,21 +80,22 @@ def association(
 
     Returns
     -------
-    None, or a copy. Written are
+    None, or a copy if ``copy=True``. The results are
 
     ``obs[key_added + "_effect"]``, ``obs[key_added + "_effect_std"]``
         Slope in nats per unit, and its standard error across samples.
     ``obs[key_added + "_effect_per_sd"]``
         Slope in nats per standard deviation of the number over the samples that take part.
     ``obs[key_added + "_pvalue"]``, ``obs[key_added + "_qvalue"]``
-        Two-sided p-value of the slope, and its false discovery rate over cells, never below the global p-value.
+        Two-sided p-value of the slope, and its q-value. The false discovery rate is measured over cells, and no q-value
+        is below the global p-value.
     ``obs[key_added + "_neighborhood"]``
         The cell's neighbourhood, of about 50 similar cells.
     ``uns[key_added]["neighborhoods"]``, ``uns[key_added]["samples"]``
-        As of :func:`scratio.tl.differential_abundance`.
+        Tables like those of :func:`scratio.tl.differential_abundance`.
     ``uns[key_added]["table"]``
-        A row with the number of samples, mean and standard deviation of the number, global p-value, and number of
-        cells with a q-value of at most .1.
+        One row: number of samples, mean and standard deviation of the number, global p-value, and number of
+        cells with a q-value of at most 0.1.
 
     Raises
     ------
@@ -101,8 +104,16 @@ def association(
     TypeError
         If the column is not numeric, or the embedding is sparse or not numeric.
     ValueError
-        If the number differs between the cells of a sample, fewer than 4 samples have one, all have the same, the
-        covariates explain it, or a column that would be overwritten is not scratio's.
+        If the number differs between the cells of a sample, if fewer than 4 samples have a number, if all samples have
+        one and the same number, if the covariates explain the number, or if a column that would be overwritten was not
+        written by scratio.
+
+    See Also
+    --------
+    scratio.pl.embedding : Draw the slope on an embedding.
+    scratio.pl.volcano : Draw the tested slopes against their significance.
+    scratio.get.neighborhoods : Return the tested neighbourhoods as a table.
+    scratio.get.table : Return the results as a table.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Batch effect: how much a cell's own batch shapes the place of cells like it."""
+"""Batch effect: how much more frequent a cell's state is in its own batch than in all batches."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def batch_effect(
     model_kwargs: dict[str, Any] | None = None,
     train_kwargs: dict[str, Any] | None = None,
 ) -> AnnData | None:
-    r"""Per-cell log ratio of a cell's own batch over all batches, among cells of its label.
+    r"""Measure per cell how much more likely its state is in its own batch than in all batches.
 
     .. math:: \log r(x) = \log p(x | batch, label) - \log p(x | label)
 
-    in nats (arXiv 2602.24201, section 5.2): 0 where the batch cannot be told from the cell, which is what a batch
-    correction is meant to reach; positive where cells of a batch lie together. Every cell is scored by networks that
-    did not see it, so a batch effect that is not there has no positive mean either.
+    in nats (arXiv 2602.24201, section 5.2). The log ratio is 0 where the batch cannot be told from the cell, which is
+    the aim of a batch correction. It is positive where cells of one batch lie together. Every cell is scored by
+    networks that did not see it. So the mean is not positive if there is no batch effect.
 
     Parameters
     ----------
@@ -50,8 +50,8 @@ def batch_effect(
     batch_key
         Column of ``obs`` with the batch.
     label_key
-        Column with the cell type or another label that is held fixed; without it batches are compared with all cells.
-        Batches differ in their share of cell types, which is no batch effect, so give it where you can.
+        Column with the cell type or another label that is held fixed. Without it, each batch is compared with all
+        cells. Give a label if you can: batches also differ in their shares of cell types, which is not a batch effect.
     use_rep
         Embedding in ``obsm``, or several to compare, such as ``["X_pca", "X_pca_harmony"]``; ``"X"`` is ``adata.X``.
     n_folds
@@ -61,7 +61,7 @@ def batch_effect(
     key_added
         Prefix of the results.
     random_state
-        Seed of everything.
+        Seed of all random numbers.
     copy
         Whether to return a copy instead of writing into ``adata``.
     model_kwargs, train_kwargs
@@ -69,20 +69,21 @@ def batch_effect(
 
     Returns
     -------
-    None, or a copy. Written are
+    None, or a copy if ``copy=True``. The results are
 
     ``obs[key_added + "_log_ratio"]``, ``obs[key_added + "_std"]``
-        Out-of-fold log ratio and its standard error in nats. With several embeddings the name of each comes between:
-        ``batch_effect_X_pca_log_ratio``. NaN for cells of a batch and label with fewer than ``n_folds`` cells, of which
-        no density can be learned.
+        Out-of-fold log ratio and its standard error in nats. With several embeddings the name contains the embedding:
+        ``batch_effect_X_pca_log_ratio``. NaN if the cell's batch and label have fewer than ``n_folds`` cells, because
+        no density can be learned from so few.
     ``obs[key_added + "_support"]``
-        Whether the cell is typical of its batch and label, and of its label (:meth:`scratio.model.ScRatio.typicality`).
+        Whether the cell is typical both of its batch and label and of its label alone
+        (:meth:`scratio.model.ScRatio.typicality`).
     ``uns[key_added]["summary"]``
         Table with a row for all cells, each batch and each label of each embedding: number of cells, mean, median, and
-        median magnitude of the log ratio. The row of all cells has the standard error of the median over batches (a
-        jackknife that leaves one batch out after the other).
+        median magnitude of the log ratio. The row of all cells also has the standard error of the median over batches
+        (a jackknife that leaves out one batch at a time).
     ``uns[key_added]``
-        Parameters, training history.
+        Parameters and training history.
 
     Raises
     ------
@@ -91,8 +92,15 @@ def batch_effect(
     TypeError
         If an embedding is sparse or not numeric.
     ValueError
-        If there is one batch alone, a label is missing, an embedding is not finite or named twice, or a column that
-        would be overwritten is not scratio's.
+        If there is only one batch, if a label is missing, if an embedding is not finite or is named twice, or if a
+        column that would be overwritten was not written by scratio.
+
+    See Also
+    --------
+    scratio.pl.batch_effect : Draw the distribution of the log ratio, for one or several embeddings.
+    scratio.pl.embedding : Draw the log ratio on an embedding.
+    scratio.get.table : Return the results as a table.
+    scratio.tl.summary : Sum up the results in words.
 
     Examples
     --------

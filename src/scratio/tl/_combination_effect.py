@@ -41,7 +41,7 @@ class Design:
 
     @property
     def groups(self) -> tuple[Group, Group, Group, Group]:
-        """All four."""
+        """All four groups."""
         return self.both, self.first, self.second, self.neither
 
 
@@ -62,14 +62,15 @@ def combination_effect(
     model_kwargs: dict[str, Any] | None = None,
     train_kwargs: dict[str, Any] | None = None,
 ) -> AnnData | None:
-    r"""Per-cell log ratio of two treatments together over the first alone, and their interaction.
+    r"""Compare two treatments together with the first one alone, and measure their interaction, for every cell.
 
     .. math::
         \log r(x) = \log p(x | a, b) - \log p(x | a, 0), \qquad
         i(x) = \log p(x | a, b) + \log p(x | 0, 0) - \log p(x | a, 0) - \log p(x | 0, b)
 
     in nats (arXiv 2602.24201, section 5.5). The interaction is 0 where each treatment changes the density by a factor
-    of its own, whatever the other; it is positive where both together make a state more likely than that.
+    that does not depend on the other treatment. It is positive where the two together make a state more likely than the
+    product of both factors.
 
     Parameters
     ----------
@@ -78,11 +79,11 @@ def combination_effect(
     condition_keys
         Two columns of ``obs``, one for each treatment, or one column whose categories are joined by ``"+"``.
     combination
-        With two columns the pair of categories ``("a", "b")``, with one column the category ``"a+b"``; or a list of
-        several such combinations. The first treatment is the one that is held fixed in the log ratio.
+        With two columns, the pair of categories ``("a", "b")``. With one column, the category ``"a+b"``. A list gives
+        several such combinations. The first treatment is held fixed in the log ratio.
     reference
-        Category without either treatment: a pair, or one category. If a single reference is part of the combination, as
-        ``"medium"`` of ``"medium+a+b"``, the treatments are what remains.
+        Category without either treatment: a pair with two columns, one category with one column. If that one category
+        is part of the combination, as ``"medium"`` is of ``"medium+a+b"``, the other two parts are the treatments.
     use_rep
         Embedding in ``obsm``, shape (n_cells, d); ``"X"`` is ``adata.X`` itself, for example markers of a cytometer.
     n_folds
@@ -92,7 +93,7 @@ def combination_effect(
     key_added
         Prefix of the results.
     random_state
-        Seed of everything.
+        Seed of all random numbers.
     copy
         Whether to return a copy instead of writing into ``adata``.
     model_kwargs, train_kwargs
@@ -100,23 +101,24 @@ def combination_effect(
 
     Returns
     -------
-    None, or a copy. Written are, with the name of the combination in between where there are several,
+    None, or a copy if ``copy=True``. With several combinations the names in ``obs`` contain the combination:
+    ``combination_a+b_log_ratio``. The results are
 
     ``obs[key_added + "_log_ratio"]``, ``obs[key_added + "_std"]``
-        Out-of-fold log ratio of the combination over its first treatment, and its standard error, for the cells of the
-        combinations' groups; NaN elsewhere.
+        Out-of-fold log ratio of the combination over its first treatment, and its standard error, in nats. They are
+        given for the cells of the combination's four groups. NaN for all other cells.
     ``obs[key_added + "_interaction"]``
-        Interaction of the same cells.
+        Interaction in nats, for the cells of the combination's four groups.
     ``obs[key_added + "_support"]``
-        Whether the cell is typical of the combination's cells and of those of its first treatment, so that the log
-        ratio is no extrapolation (:meth:`scratio.model.ScRatio.typicality`).
+        Whether the cell is typical both of the combination and of its first treatment. If it is, the log ratio is not
+        an extrapolation (:meth:`scratio.model.ScRatio.typicality`).
     ``uns[key_added]["summary"]``
-        A row for each combination: its treatments, its cells, the mean log ratio of its own cells, the mean magnitude
-        over its cells and those of the first treatment, the mean interaction of its own cells, and
-        ``classifier_magnitude``, the mean magnitude of a held-out logistic regression's log odds on the same cells, as
-        a check of plausibility.
+        A row for each combination: its treatments, numbers of cells, mean log ratio of the combination's cells, mean
+        magnitude of the log ratio over the cells of the combination and of its first treatment, mean interaction of the
+        combination's cells, and ``classifier_magnitude``. The last is a check of plausibility: the mean magnitude of
+        the log odds of a held-out logistic regression, over the cells of the combination and of its first treatment.
     ``uns[key_added]``
-        Parameters, training history.
+        Parameters and training history.
 
     Raises
     ------
@@ -125,8 +127,15 @@ def combination_effect(
     TypeError
         If the embedding is sparse or not numeric.
     ValueError
-        If a combination does not name two treatments, a group of the design has fewer cells than folds, a label is
-        missing, the embedding is not finite, or a column that would be overwritten is not scratio's.
+        If a combination does not name two treatments, if a group of the design has fewer cells than folds, if a label
+        is missing, if the embedding is not finite, or if a column that would be overwritten was not written by scratio.
+
+    See Also
+    --------
+    scratio.pl.combination_effect : Draw the effect of every combination.
+    scratio.pl.embedding : Draw the log ratio on an embedding.
+    scratio.get.table : Return the results as a table.
+    scratio.tl.summary : Sum up the results in words.
 
     Examples
     --------
@@ -179,7 +188,7 @@ def combination_effect(
 
 
 def _designs(adata: AnnData, keys: list[str], combination: Any, reference: Any) -> list[Design]:
-    """The groups of every combination that is asked about."""
+    """Find the four groups of every combination."""
     if len(keys) not in (1, 2) or len(set(keys)) < len(keys):
         raise ValueError(f"condition_keys must name one column or two different ones, got {keys}")
     if len(keys) == 1:
@@ -219,7 +228,7 @@ def _groups(obs: pd.DataFrame, keys: list[str]) -> pd.Series:
 
 
 def _cells(adata: AnnData, keys: list[str], designs: list[Design], use_rep: str, n_folds: int) -> AnnData:
-    """Check the input; the cells of all groups of the designs."""
+    """Check the input and return the cells of all groups of the designs."""
     check_unique_names(adata)
     x = check_embedding(adata, use_rep)
     obs = pd.DataFrame({key: check_categories(adata, key) for key in keys})

@@ -1,4 +1,4 @@
-"""scratio and other estimators on the same cells, folds and question."""
+"""Comparison of scratio with other estimators: all get the same cells, folds and question."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def compare_methods(
     random_state: int = 0,
     copy: bool = False,
 ) -> AnnData | None:
-    """Per-cell log ratios by several methods, each cell scored out of fold, and a table of how they do.
+    """Compare methods that estimate a log ratio per cell, and measure how well each one does out of fold.
 
     Parameters
     ----------
@@ -53,38 +53,39 @@ def compare_methods(
     condition_key
         Column of ``obs`` with the condition.
     treatment, reference
-        Its two categories to compare.
+        The two categories of the condition to compare.
     use_rep
         Embedding in ``obsm``, shape (n_cells, d); ``"X"`` is ``adata.X`` itself, for example markers of a cytometer.
     methods
-        ``"scratio"``, and names of ``scratio.peers.PEERS``: ``"tsm"``, ``"ctsm"``, ``"ctsm-v"`` (each with ``"-sb"``
+        ``"scratio"``, or names of ``scratio.peers.PEERS``: ``"tsm"``, ``"ctsm"``, ``"ctsm-v"`` (each with ``"-sb"``
         for the Schroedinger bridge), ``"naive"``, ``"logistic"``, ``"boosting"``, ``"mlp"``, ``"qda"``, ``"knn"``,
         ``"meld"``.
     method_kwargs
-        Settings of each method by its name; of ``"scratio"`` those of :meth:`scratio.model.ScRatio.train`.
+        Settings of each method by its name. Those of ``"scratio"`` are arguments of
+        :meth:`scratio.model.ScRatio.train`.
     truth_key
-        Column of ``obs`` with the true log ratio in nats, where that is known.
+        Column of ``obs`` with the true log ratio in nats, if it is known.
     n_folds
-        Cross-fitting folds, at least 2. ``"meld"`` scores the cells it was fitted on and no others, so that its label
-        loss is too good.
+        Cross-fitting folds, at least 2. ``"meld"`` can only score the cells that it was fitted on, so its label loss is
+        too low.
     key_added
-        Where results go.
+        Name of the results in ``obsm`` and ``uns``.
     random_state
-        Seed of everything.
+        Seed of all random numbers.
     copy
         Whether to return a copy instead of writing into ``adata``.
 
     Returns
     -------
-    None, or a copy. Written are
+    None, or a copy if ``copy=True``. The results are
 
     ``obsm[key_added]``
-        Table of log ratios in nats, cells by methods; NaN for cells of neither category.
+        Table of log ratios in nats, cells by methods. NaN for cells of neither category.
     ``uns[key_added]["table"]``
         A row for each method: seconds, whether cells were scored out of fold, cross-entropy of the labels in nats
-        (``label_loss``; without any log ratio it is ``label_loss_of_nothing``), slope of the labels on the log ratio,
-        area under the ROC curve; with ``truth_key`` also root mean square error, bias, and Pearson's and Spearman's
-        correlation with the truth.
+        (``label_loss``), its value without any log ratio (``label_loss_of_nothing``), slope of the labels on the log
+        ratio, and area under the ROC curve. With ``truth_key`` also root mean square error, bias, and Pearson's and
+        Spearman's correlation with the truth.
 
     Raises
     ------
@@ -93,7 +94,13 @@ def compare_methods(
     ImportError
         If a method needs a package that is not installed.
     ValueError
-        If a category is absent, there is no method of a name, or a column that would be overwritten is not scratio's.
+        If a category is absent, if no method has a given name, or if a result that would be overwritten was not written
+        by scratio.
+
+    See Also
+    --------
+    scratio.pl.compare_methods : Draw the error of every method.
+    scratio.get.table : Return the results as a table.
 
     Examples
     --------
@@ -152,7 +159,7 @@ def compare_methods(
 def _checked(
     methods: Sequence[str], method_kwargs: Mapping[str, Mapping[str, Any]] | None
 ) -> dict[str, Mapping[str, Any]]:
-    """Settings of every method; one that cannot be made is refused before anything is trained."""
+    """Return the settings of every method. Refuse a method that cannot be made, before anything is trained."""
     if isinstance(methods, str) or not methods or len(set(methods)) < len(methods):
         raise ValueError(f"methods must be a list of different names, got {methods!r}")
     given = dict(method_kwargs or {})

@@ -34,12 +34,12 @@ def covariate_curve(
     key_added: str = "curve",
     copy: bool = False,
 ) -> AnnData | None:
-    r"""Log ratio of every value of a covariate over a reference value, averaged over groups of cells.
+    r"""Compare values of a covariate with a reference value, and average the log ratio over groups of cells.
 
     .. math:: \log p(x | v, fixed) - \log p(x | v_{ref}, fixed)
 
-    in nats, for a dose, an age or a time v: above 0 where the cells of a group are more likely at v than at the
-    reference.
+    in nats, for a dose, an age or a time v. The curve is above 0 where the cells of a group are more likely at v than
+    at the reference.
 
     Parameters
     ----------
@@ -49,27 +49,33 @@ def covariate_curve(
     model
         Trained :class:`scratio.model.ScRatio` with ``covariate_key`` among its ``continuous_keys``.
     covariate_key
-        The covariate.
+        Continuous key of the model, and column of ``obs``, with the covariate.
     reference
-        Its value in the denominator.
+        Value of the covariate in the denominator.
     values
-        Where to evaluate the curve; by default at 21 quantiles of ``obs[covariate_key]``, each once.
+        Values at which the curve is computed. By default these are 21 quantiles of ``obs[covariate_key]``, without
+        repeats.
     groupby
-        Column of ``obs`` with groups to average over; by default all cells are one.
+        Column of ``obs`` with groups to average over. By default all cells are one group.
     fixed
-        Conditions of numerator and denominator both, such as ``{"donor": scratio.OWN}``.
+        Conditions of both the numerator and the denominator, such as ``{"donor": scratio.OWN}``.
     method
         Estimator, see :meth:`scratio.model.ScRatio.log_ratio`.
     key_added
-        Where results go.
+        Name of the results in ``uns``.
     copy
         Whether to return a copy instead of writing into ``adata``.
 
     Returns
     -------
-    None, or a copy. Written is ``uns[key_added]["table"]`` with ``group``, ``value``, ``mean``, ``standard_error`` and
-    ``n_cells``. The standard error covers the spread of the cells and, as if it were the same in all of them, the
-    standard error of their log ratios.
+    None, or a copy if ``copy=True``. The results are
+
+    ``uns[key_added]["table"]``
+        A row for each group and value: ``group``, ``value``, ``mean``, ``standard_error`` and ``n_cells``. The standard
+        error covers the spread of the cells and the standard error of their log ratios. The latter is treated as one
+        error shared by all cells.
+    ``uns[key_added]``
+        Parameters.
 
     Raises
     ------
@@ -78,8 +84,13 @@ def covariate_curve(
     KeyError
         If a key is missing or not registered.
     ValueError
-        If ``covariate_key`` is not continuous or among ``fixed``, no value is given, or ``uns[key_added]`` is the
-        user's own.
+        If ``covariate_key`` is not continuous, if it is among ``fixed``, if no value is given, or if ``uns[key_added]``
+        was not written by scratio.
+
+    See Also
+    --------
+    scratio.pl.covariate_curve : Draw a line for each group.
+    scratio.get.table : Return the results as a table.
 
     Examples
     --------

@@ -46,10 +46,10 @@ def formula_keys(adata: AnnData, covariates: str | None, reserved: Sequence[str]
         formula = Formula(covariates)
         names = _variables(formula, adata.obs)
     except (FormulaicError, SyntaxError, ValueError) as error:
-        raise ValueError(f"covariates={covariates!r} is no formula: {_plain(error)}") from None
+        raise ValueError(f"covariates={covariates!r} is not a formula: {_plain(error)}") from None
     if not isinstance(formula, SimpleFormula):
         raise ValueError(
-            f"covariates={covariates!r} has a left side or several parts; it holds covariates alone, for example "
+            f"covariates={covariates!r} has a left side or several parts; write only the covariates, for example "
             "'~ age + sex'"
         )
     for name in names:
@@ -100,7 +100,7 @@ def formula_columns(obs: pd.DataFrame, sample: pd.Series, covariates: str) -> np
             found = obs.loc[sample == n_values[name].idxmax(), name].unique()[:5].tolist()
             raise ValueError(
                 f"covariates={covariates!r}: obs[{name!r}] must be the same for all cells of a sample, and one has "
-                f"{found}. Average it over each sample, or split the samples by it"
+                f"{found}. Use one value for each sample, for example its mean, or split the samples by this column"
             )
     table = groups.first()
     for name in names:

@@ -37,13 +37,13 @@ def driver_genes(
     key_added: str = "drivers",
     copy: bool = False,
 ) -> AnnData | None:
-    r"""Genes along which the log ratio grows or falls fastest, averaged over groups of cells.
+    r"""Rank genes by how fast the log ratio grows or falls along them, averaged over groups of cells.
 
     .. math:: d_g = E\Bigl[\bigl(J(x)\, \nabla_x \log r(x)\bigr)_g\Bigr]
 
-    with the gradient of the log ratio from the difference of two scores at a small noise level, and J the Jacobian of
-    the map from the embedding to the genes; for principal components their loadings. Positive: more of the gene makes
-    the numerator more likely. It is a description of the embedding, not a test of a gene.
+    The gradient of the log ratio is the difference of two scores at a small noise level. J is the Jacobian of the map
+    from the embedding to the genes; for principal components it holds their loadings. A positive value means that more
+    of the gene makes the numerator more likely. The ranking describes the embedding. It is not a test of a gene.
 
     Parameters
     ----------
@@ -55,24 +55,30 @@ def driver_genes(
     numerator, denominator
         Conditions, as in :meth:`scratio.model.ScRatio.log_ratio`.
     groupby
-        Column of ``obs`` with groups to average over; by default all cells are one.
+        Column of ``obs`` with groups to average over. By default all cells are one group.
     decoder
         Key of ``varm`` with the loadings, shape (n_vars, at least d), of which the first d columns are used; an array
-        of that shape; or a function from embedding (n, d) to genes (n, n_vars), such as an autoencoder's. Of a model
-        of ``adata.X`` the genes are by default its dimensions themselves.
+        of that shape; or a function from embedding (n, d) to genes (n, n_vars), such as an autoencoder's. If the
+        model was trained on ``adata.X``, the dimensions are the genes and no decoder is needed.
     noise_level
         Noise of the scores, in standard deviations of the standardised embedding.
     key_added
-        Where results go.
+        Name of the results in ``varm`` and ``uns``.
     copy
         Whether to return a copy instead of writing into ``adata``.
 
     Returns
     -------
-    None, or a copy. Written are ``varm[key_added]``, the mean of every gene in every group, in nats per unit of the
-    gene, and ``uns[key_added]["table"]`` with ``group``, ``gene``, ``mean`` and ``standard_error``, by falling
-    magnitude within each group. The standard error covers the spread of the cells and, by a jackknife over the model's
-    members, that of the training.
+    None, or a copy if ``copy=True``. The results are
+
+    ``varm[key_added]``
+        Mean of every gene in every group, in nats per unit of the gene.
+    ``uns[key_added]["table"]``
+        A row for each group and gene: ``group``, ``gene``, ``mean`` and ``standard_error``, sorted by falling magnitude
+        of the mean within each group. The standard error covers the spread of the cells and the spread of the training,
+        which is measured by a jackknife over the model's members.
+    ``uns[key_added]``
+        Parameters.
 
     Raises
     ------
@@ -81,7 +87,13 @@ def driver_genes(
     KeyError
         If a key is missing in ``obs``, ``varm`` or the model.
     ValueError
-        If the decoder's shape does not fit, a label is missing, or results would overwrite what is not scratio's.
+        If the decoder's shape does not fit, if a label is missing, or if a result that would be overwritten was not
+        written by scratio.
+
+    See Also
+    --------
+    scratio.pl.driver_genes : Draw bars of the first genes.
+    scratio.get.table : Return the results as a table.
 
     Examples
     --------

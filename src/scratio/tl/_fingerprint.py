@@ -67,6 +67,6 @@ def _plain(column: pd.Series) -> np.ndarray:
 
 
 def scored_fingerprint(adata: AnnData, model: ScRatio | FDRL) -> dict[str, Any]:
-    """The same of cells that a trained model has scored, with a hash of its weights as ``model``."""
+    """Hash the cells that a trained model has scored, and the weights of the model as ``model``."""
     keys = [key for key in model.schema.keys if key in adata.obs]
     return {**data_fingerprint(adata, model.obsm_key, keys), "model": model.fingerprint()}

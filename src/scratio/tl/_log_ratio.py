@@ -33,55 +33,69 @@ def log_ratio(
     progress_bar: bool | None = None,
     **kwargs,
 ) -> AnnData | None:
-    r"""Log ratio of every cell between two conditions of a trained model.
+    r"""Compare two conditions of a trained model by a log ratio per cell.
 
     .. math:: \log r(x) = \log p(x | numerator) - \log p(x | denominator)
 
-    in nats; positive where the cell state is more likely under the numerator (arXiv 2602.24201).
+    in nats (arXiv 2602.24201). The log ratio is positive where the cell state is more likely under the numerator.
 
     Parameters
     ----------
     adata
-        Cells with the model's embedding. If the model was cross-fitted, its training cells among them are scored by
-        networks that did not see them.
+        Cells with the model's embedding. If the model was cross-fitted, its training cells are scored by networks that
+        did not see them.
     model
         Trained :class:`scratio.model.ScRatio`.
     numerator, denominator
-        Dicts from a registered key to a category, a number, or :data:`scratio.OWN`; a key left out is marginalised
-        over.
+        Dicts from a registered key to a category, a number, or :data:`scratio.OWN`. A key that is left out is
+        marginalised over.
     method
         Estimator, see :meth:`scratio.model.ScRatio.log_ratio`.
     key_added
-        Where results go.
+        Name of the results in ``obs`` and ``uns``.
     copy
         Whether to return a copy instead of writing into ``adata``.
     out
         An ``.h5ad`` file for ``obs`` with the results, for cells on disk (:func:`scratio.io.read_lazy`). Chunks are
-        written to ``out + ".partial"`` as they are scored; the same call after the process was killed goes on from
-        there. The file appears under its name when it is whole.
+        written to ``out + ".partial"`` as they are scored. If the process is killed, repeat the call: it continues with
+        the next chunk. The file gets its final name when it is complete.
     overwrite
         Whether ``out`` may be replaced.
     progress_bar
-        Whether to show a bar with the remaining time; by default from a million cells on.
+        Whether to show a bar with the remaining time. By default it is shown from a million cells on.
     **kwargs
         For :meth:`scratio.model.ScRatio.log_ratio`.
 
     Returns
     -------
-    None, or a copy. Written are ``obs[key_added]`` (nats), ``obs[key_added + "_std"]`` (standard error in nats; with
-    ``return_std=True``), ``obs[key_added + "_typicality"]`` and ``obs[key_added + "_support"]`` (False where the log
-    ratio is an extrapolation, see :meth:`scratio.model.ScRatio.typicality`) and ``uns[key_added]`` (contrast, method,
-    versions).
+    None, or a copy if ``copy=True``. The results are
+
+    ``obs[key_added]``
+        Log ratio in nats.
+    ``obs[key_added + "_std"]``
+        Standard error of the log ratio in nats; only with ``return_std=True``.
+    ``obs[key_added + "_typicality"]``, ``obs[key_added + "_support"]``
+        Typicality of the cell, and whether it is supported. ``False`` means that the log ratio is an extrapolation
+        (:meth:`scratio.model.ScRatio.typicality`).
+    ``uns[key_added]``
+        Contrast, method and versions.
 
     Raises
     ------
     RuntimeError
         If the model is not trained.
     KeyError, ValueError
-        As in :meth:`scratio.model.ScRatio.log_ratio`, or if ``key_added`` is the user's own, or ``out`` cannot be
-        written.
+        As in :meth:`scratio.model.ScRatio.log_ratio`, or if ``key_added`` was not written by scratio, or if ``out``
+        cannot be written.
     FileExistsError
         If ``out`` exists and ``overwrite`` is False.
+
+    See Also
+    --------
+    scratio.model.ScRatio.log_ratio : Return the log ratio as an array.
+    scratio.pl.embedding : Draw the log ratio on an embedding.
+    scratio.pl.violin : Draw the log ratio by groups of cells.
+    scratio.tl.differential_abundance : Train a model and compare two conditions in one call.
 
     Examples
     --------

@@ -32,7 +32,7 @@ Tables = dict[str, pd.DataFrame]
 
 @dataclass(frozen=True)
 class Question:
-    """What is compared, given fixed covariates.
+    """Specification of a comparison, given fixed covariates.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class Question:
         covariate_keys: Sequence[str],
         n_folds: int,
     ) -> Question:
-        """The same after a check of the categories."""
+        """Validate the categories and return the comparison as `Question`."""
         if isinstance(covariate_keys, str):
             raise TypeError(f"covariate_keys must be a list of keys, got the string {covariate_keys!r}")
         if condition_key in covariate_keys:
@@ -82,7 +82,7 @@ class Question:
         check_groups(adata, condition_key, [*treatments, *([] if against_rest else [reference])], n_folds)
         if against_rest and len(found) < 2:
             raise ValueError(
-                f"obs[{condition_key!r}] has no category besides {found}; there is no rest to compare with"
+                f"obs[{condition_key!r}] has no category besides {found}; so there are no other cells to compare with"
             )
         return cls(condition_key, treatments, reference, against_rest, list(covariate_keys))
 
@@ -93,7 +93,7 @@ class Question:
         return {self.condition_key: treatment, **fixed}, {self.condition_key: bottom, **fixed}
 
     def compared(self, labels: pd.Series, treatment: str) -> np.ndarray:
-        """Which cells a comparison is about."""
+        """Mark the cells that take part in a comparison."""
         others = labels.unique() if self.against_rest else [self.reference]
         return labels.isin([treatment, *others]).to_numpy()
 
@@ -161,6 +161,6 @@ def _check_overlap(obs: pd.DataFrame, question: Question) -> None:
         if len(alone):
             raise ValueError(
                 f"covariate_keys={question.covariate_keys}: cells with the labels {list(alone)[:5]} are all of "
-                f"{treatment!r} or all of {question.reference!r}, so that there is nothing to compare them with; "
+                f"{treatment!r} or all of {question.reference!r}, so they cannot be compared; "
                 "leave these cells or this covariate out"
             )

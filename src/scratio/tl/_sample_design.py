@@ -14,14 +14,14 @@ from scratio.stats import SampleDesign
 from scratio.tl._covariates import formula_columns, formula_keys, label_columns
 
 MIN_CELLS = 5
-"""Cells of a condition below which a sample takes no part in it, by default."""
+"""Default of the smallest number of cells of a condition with which a sample takes part."""
 ENOUGH = 3
-"""Samples of each group, or donors with both, below which no q-value is given."""
+"""Smallest number of samples of each group, or of donors with both groups, for q-values."""
 FEWEST_DF, FEWEST_DF_NUMBERS = 2, 4
-"""Residual degrees of freedom below which no q-value is given: those of three pairs, and, where a number is tested, of
-three samples against three."""
+"""Smallest residual degrees of freedom for q-values. For groups it is that of three pairs. For a tested number it is
+that of three samples against three."""
 HALF = 0.5
-"""Share of the comparison that has to lie within donors for donors to be compared with themselves."""
+"""If at least this share of the comparison lies within donors, donors are compared with themselves."""
 _TREATMENT, _REFERENCE = "treatment", "reference"
 
 
@@ -90,7 +90,7 @@ class SampleSettings:
         for name in ("covariates", "donor_key"):
             if self.sample_key is None and getattr(self, name) is not None:
                 raise ValueError(
-                    f"{name}={getattr(self, name)!r} is about samples; name their column as sample_key too"
+                    f"{name}={getattr(self, name)!r} needs sample_key too: name the column with the samples"
                 )
 
     def keys(self, adata: AnnData, tested: Sequence[str]) -> dict[str, list[str]]:
@@ -124,9 +124,9 @@ def samples_of(
 ) -> Samples:
     """Samples of two conditions that can be compared.
 
-    Donors are compared with themselves where at least half of the comparison lies within them. As the effective number
-    of cells of a comparison of n with m counts nm / (n + m): a few stray labels in each of many donors make no pairs,
-    five treated cells in each of six donors do.
+    Donors are compared with themselves if at least half of the comparison lies within donors. A comparison of n with m
+    cells counts as nm / (n + m) effective cells. So a few stray labels in each of many donors make no pairs, but five
+    treated cells in each of six donors do.
 
     Raises
     ------
@@ -158,7 +158,7 @@ def samples_of(
         groups = obs.groupby([key, condition_key], observed=True).size().unstack(fill_value=0).to_dict("index")
         kind = "samples" if settings.donor_key is None else f"donors (donor_key={settings.donor_key!r})"
         raise ValueError(
-            f"a test across samples needs at least 2 {kind} of each condition, or 2 with both, each of at least "
+            f"a test across samples needs at least 2 {kind} of each condition, or 2 with both, each with at least "
             f"min_cells={settings.min_cells} cells; obs[{key!r}] has {dict(list(groups.items())[:5])}. "
             "Without sample_key there is no p-value: cells are not replicates"
         )
@@ -172,7 +172,8 @@ def samples_of(
     if not has_enough:
         warn_user(
             f"{fewest} samples of a group and {design.residual_df} degrees of freedom are too few for q-values, which "
-            f"are NaN: what so few have in common cannot be told from chance. {ENOUGH} and {FEWEST_DF} are needed",
+            f"are NaN. At least {ENOUGH} samples and {FEWEST_DF} degrees of freedom are needed to tell an "
+            "effect from chance",
         )
     return Samples(key, table, within, design, replicates["donor"].to_numpy(), has_enough, reference)
 
@@ -224,7 +225,7 @@ def samples_with_numbers(obs: pd.DataFrame, number_key: str, settings: SampleSet
     if not has_enough:
         warn_user(
             f"{len(tested)} replicates leave {design.residual_df} degrees of freedom, too few for q-values, which are "
-            f"NaN; {FEWEST_DF_NUMBERS} are needed",
+            f"NaN. At least {FEWEST_DF_NUMBERS} are needed",
         )
     return Samples(key, table, within, design, replicates["donor"].to_numpy(), has_enough)
 
@@ -255,7 +256,7 @@ def _units(
 
 
 def _numbered(table: pd.DataFrame, keys: list[str]) -> np.ndarray:
-    """Number of the replicate of every sample that takes part, those of the same keys being one; -1 for the others."""
+    """Number of the replicate of every sample that takes part, samples with equal keys form one; -1 for the others."""
     takes_part = (table["left_out"] == "").to_numpy()
     numbers = np.full(len(table), -1)
     numbers[takes_part] = table[takes_part].groupby(keys).ngroup().to_numpy()

@@ -13,7 +13,7 @@ from scratio.tl._question import Question
 from scratio.tl._sample_design import Samples, SampleSettings, samples_of
 
 FDR, REMAINS = 0.1, 0.5
-"""q-value up to which a place is looked at without each sample; share of the effect that has to remain."""
+"""Largest q-value at which a place is tested again without each sample; share of the effect that has to remain."""
 _NEIGHBORHOODS, _ROTATIONS = 31, 32
 
 
@@ -26,9 +26,9 @@ class NeighborhoodTest:
     test
         Outcome at every neighbourhood.
     weakest
-        Effect nearest to none, or to the opposite, when one sample, or donor, is left out; NaN where nothing is found.
+        Weakest or most opposite effect after leaving out one donor (or sample). NaN where the q-value is above 0.1.
     carried_by
-        Its name where less than half of the effect remains; empty elsewhere.
+        Name of that donor (or sample) if less than half of the effect remains; otherwise empty.
     """
 
     test: SampleTest
@@ -94,7 +94,7 @@ def compare(
 
 
 def _without_each(counts: np.ndarray, samples: Samples, test: SampleTest) -> tuple[np.ndarray, np.ndarray]:
-    """Effect that remains at worst without one of the samples, or donors, where something is found; whose it is."""
+    """Find the weakest effect after leaving out one donor (or sample), and the name of the one that carries it."""
     n_places = counts.shape[2]
     weakest, carried_by = np.full(n_places, np.nan), np.full(n_places, "", dtype=object)
     found = np.flatnonzero(test.qvalue <= FDR) if samples.has_enough else np.array([], dtype=int)

@@ -52,8 +52,8 @@ def check_out(out: str | Path, overwrite: bool, adata: AnnData) -> Path:
     folder = partial_folder(path)
     if folder.exists() and not (folder / _QUESTION).exists():
         raise FileExistsError(
-            f"{folder}, where chunks of the result would be kept, exists and is not scratio's; move it away, or choose "
-            "another out"
+            f"{folder}, where chunks of the result would be kept, exists and was not made by scratio; move it, or "
+            "choose another out"
         )
     return path
 
@@ -101,8 +101,8 @@ def scored_columns(
         _make(folder, asked)
     elif (folder / _QUESTION).read_text(encoding="utf-8") != asked:
         raise ValueError(
-            f"{folder} holds part of another result: another question, model or cells. Finish that one, or delete the "
-            "folder"
+            f"{folder} holds part of another result (another question, model or cells). Finish that result, or "
+            "delete the folder"
         )
     parts = [
         _chunk(folder, rows, score)

@@ -28,38 +28,49 @@ def translate(
     copy: bool = False,
     **kwargs: Any,
 ) -> AnnData | None:
-    r"""Move the cells of one condition to where they would lie in another: unpaired translation.
+    r"""Move the cells of one condition to the distribution of another (unpaired translation).
 
     Parameters
     ----------
     adata
         Cells with the model's embedding and conditions.
     model
-        Trained :class:`scratio.model.FDRL`, made with this ``source`` and ``target``, which descends a learnt ratio
-        (arXiv 2303.03714); or any trained :class:`scratio.model.ScRatio`, which carries cells to noise along the
-        source's flow and out along the target's.
+        Trained :class:`scratio.model.FDRL` that was made with this ``source`` and ``target``; it moves cells down the
+        gradient of a learnt ratio (arXiv 2303.03714). Or any trained :class:`scratio.model.ScRatio`; it moves cells to
+        noise along the flow of the source, and from there along the flow of the target.
     source, target
         Dicts from a registered key to a category, such as ``{"condition": "ctrl"}``.
     key_added
-        Where results go; by default ``"X_fdrl"`` or ``"X_scratio"``.
+        Name of the results. By default ``"X_fdrl"`` or ``"X_scratio"``.
     copy
         Whether to return a copy instead of writing into ``adata``.
     **kwargs
-        For the model's ``translate``.
+        Arguments of the model's ``translate``.
 
     Returns
     -------
-    None, or a copy. Written are ``obsm[key_added]``, the translated cells in units of the embedding, shape (n_cells,
-    d), ``obsm[key_added + "_displacement"]``, how far each was moved, both NaN for cells that are not of the source,
-    and ``uns[key_added]``.
+    None, or a copy if ``copy=True``. The results are
+
+    ``obsm[key_added]``
+        Translated cells in units of the embedding, shape (n_cells, d). NaN for cells that are not of the source.
+    ``obsm[key_added + "_displacement"]``
+        Translated cell minus the cell itself, shape (n_cells, d). NaN for cells that are not of the source.
+    ``uns[key_added]``
+        Parameters.
 
     Raises
     ------
     RuntimeError
         If the model is not trained.
     KeyError, ValueError
-        If a key or category is unknown, no cell is of the source, an FDRL model was made for another translation, or
-        what would be overwritten is the user's own.
+        If a key or category is unknown, if no cell is of the source, if an FDRL model was made for another translation,
+        or if a result that would be overwritten was not written by scratio.
+
+    See Also
+    --------
+    scratio.pl.translate : Draw the cells and where they were moved.
+    scratio.model.FDRL.translate : Return the translated cells as an array.
+    scratio.model.ScRatio.translate : Return the translated cells as an array.
 
     Examples
     --------

@@ -35,14 +35,15 @@ def treatment_response(
     model_kwargs: dict[str, Any] | None = None,
     train_kwargs: dict[str, Any] | None = None,
 ) -> AnnData | None:
-    r"""Per-cell log ratio of treatment over reference within each cell's own donor, and a table of all donors.
+    r"""Compare treated with untreated cells of each donor: a log ratio per cell, and a table of all donors.
 
     .. math:: \log r(x) = \log p(x | donor, treatment) - \log p(x | donor, reference)
 
-    in nats (arXiv 2602.24201, section 5.4). What donors differ in without treatment cancels. Its mean over a donor's
-    treated cells is the Kullback-Leibler divergence of treated from untreated, how strongly the donor responds; its
-    mean over the untreated cells is minus the divergence the other way. Every cell is scored by networks that did not
-    see it.
+    in nats (arXiv 2602.24201, section 5.4). It is positive where the cell state is more likely with treatment.
+    Differences between donors that exist without treatment cancel. The mean over a donor's treated cells is the
+    Kullback-Leibler divergence of treated from untreated cells: it measures how strongly the donor responds. The mean
+    over the untreated cells is minus the divergence of untreated from treated cells. Every cell is scored by networks
+    that did not see it.
 
     Parameters
     ----------
@@ -53,7 +54,7 @@ def treatment_response(
     donor_key
         Column with the donor.
     reference
-        Category of ``treatment_key`` that stands for no treatment.
+        Category of ``treatment_key`` that means no treatment.
     use_rep
         Embedding in ``obsm``, shape (n_cells, d); ``"X"`` is ``adata.X`` itself, for example markers of a cytometer.
     n_folds
@@ -63,7 +64,7 @@ def treatment_response(
     key_added
         Prefix of the results.
     random_state
-        Seed of everything.
+        Seed of all random numbers.
     copy
         Whether to return a copy instead of writing into ``adata``.
     model_kwargs, train_kwargs
@@ -71,24 +72,27 @@ def treatment_response(
 
     Returns
     -------
-    None, or a copy. Written are
+    None, or a copy if ``copy=True``. The results are
 
     ``obs[key_added + "_log_ratio"]``, ``obs[key_added + "_std"]``
-        Treated cells: of the cell's own treatment. Untreated cells: of the treatment, if there is one alone, else NaN.
+        Log ratio in nats and its standard error. A treated cell has those of its own treatment. An untreated cell has
+        those of the treatment if there is only one, and NaN if there are several.
     ``obs[key_added + "_support"]``
-        Whether the cell is typical of its donor's treated and untreated cells, so that the log ratio is no
-        extrapolation (:meth:`scratio.model.ScRatio.typicality`).
+        Whether the cell is typical both of its donor's treated cells and of its donor's untreated cells. If it is, the
+        log ratio is not an extrapolation (:meth:`scratio.model.ScRatio.typicality`).
     ``obsm[key_added + "_log_ratio"]``
-        Table of all cells by all treatments; NaN where a donor has fewer than ``n_folds`` treated or untreated cells.
+        Table of log ratios of all cells by all treatments. NaN where a donor has fewer than ``n_folds`` treated
+        or untreated cells.
     ``uns[key_added]["table"]``
-        A row for each donor and treatment: ``n_treated``, ``n_reference``, and for the treated and for the reference
-        cells the mean log ratio and its standard error, which covers the spread of the cells and, as if it were the
-        same in all of them, the standard error of their log ratios.
+        A row for each donor and treatment: ``n_treated``, ``n_reference``, and the mean log ratio and its standard
+        error for the treated and for the reference cells. The standard error covers the spread of the cells and the
+        standard error of their log ratios. The latter is treated as one error shared by all cells.
     ``uns[key_added]["matrix"]``
-        Mean log ratio of the treated cells, donors by treatments; ``uns[key_added]["trees"]`` holds the average linkage
-        of its rows and columns, where there are more than two.
+        Mean log ratio of the treated cells, donors by treatments.
+    ``uns[key_added]["trees"]``
+        Average linkage of the rows and of the columns of the matrix, if there are more than two of them.
     ``uns[key_added]``
-        Parameters, training history.
+        Parameters and training history.
 
     Raises
     ------
@@ -97,8 +101,15 @@ def treatment_response(
     TypeError
         If the embedding is sparse or not numeric.
     ValueError
-        If the reference is absent, no donor has treated and untreated cells, a label is missing, the embedding is not
-        finite, or a column that would be overwritten is not scratio's.
+        If the reference is absent, if no donor has both treated and untreated cells, if a label is missing, if the
+        embedding is not finite, or if a column that would be overwritten was not written by scratio.
+
+    See Also
+    --------
+    scratio.pl.treatment_response : Draw the matrix of donors and treatments.
+    scratio.pl.embedding : Draw the log ratio on an embedding.
+    scratio.get.table : Return the results as a table.
+    scratio.tl.summary : Sum up the results in words.
 
     Examples
     --------
@@ -181,8 +192,8 @@ def _cells(
     ]
     if not pairs:
         raise ValueError(
-            f"no donor has at least n_folds={n_folds} cells of the reference {reference!r} and of a treatment: the "
-            f"response is within donors. Found: {obs.value_counts().to_dict()}"
+            f"no donor has at least n_folds={n_folds} cells of the reference {reference!r} and of a treatment. The "
+            f"response is measured within donors. Found: {obs.value_counts().to_dict()}"
         )
     rows = pd.MultiIndex.from_frame(obs).isin({*pairs, *((donor, reference) for donor, _ in pairs)})
     return AnnData(obs=obs[rows], obsm={use_rep: x[rows]}), pairs

@@ -114,7 +114,7 @@ def check_key_added(
     for part, keys in plan.items():
         if twice := {key for key in keys if keys.count(key) > 1}:
             raise ValueError(
-                f"several results would have the same names, {part}{sorted(twice)}; name each of what is asked once"
+                f"several results would have the same names, {part}{sorted(twice)}; name each one only once"
             )
     for part, sources in (reads or {}).items():
         if needed := [key for key in sources if key in earlier.get(part, ())]:
@@ -167,7 +167,7 @@ def _check_slashes(key_added: str, plan: Plan, tables: Mapping[str, Sequence[str
     if slashed_keys:
         raise ValueError(
             f"the results would have names with a slash, {slashed_keys}, and neither h5ad nor zarr can store those; "
-            "choose another key_added, or rename what the results are named after"
+            "choose another key_added, or rename the categories or embeddings that give the results their names"
         )
 
 

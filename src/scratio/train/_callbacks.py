@@ -47,8 +47,9 @@ class BestWeights(pl.Callback):
     Keep the latest step whose loss is within one standard error of the best: the criterion has many noisy minima, and
     the later of two equal steps is averaged over more of the training.
 
-    Every member of a fold holds out other cells, so that the criterion is a mean over many of them; other folds hold
-    out cells that this one will score, so a choice in common would let a cell's own label have a say in its score.
+    Each member of a fold holds out different cells, so the criterion is a mean over many cells. Each fold chooses its
+    own step: other folds hold out cells that this fold will score, so with a common step a cell's own label would
+    influence its score.
 
     Parameters
     ----------
@@ -68,7 +69,7 @@ class BestWeights(pl.Callback):
         self.is_over: list[bool] = []
 
     def on_train_start(self, trainer: pl.Trainer, plan: Any) -> None:
-        """End a training at once that was killed after it had nothing left to gain."""
+        """Stop at once if the resumed training had already finished when it was killed."""
         trainer.should_stop = self._is_over
 
     def on_train_epoch_end(self, trainer: pl.Trainer, plan: Any) -> None:

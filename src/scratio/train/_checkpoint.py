@@ -1,4 +1,4 @@
-"""Checkpoints that a killed process leaves whole, and that are taken up by the training they are of alone."""
+"""Checkpoints that stay whole if the process is killed, and that only their own training can resume."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def check_folder(folder: Path) -> None:
 
 
 def identity(network: nn.Module, data: CellDataModule, config: TrainConfig) -> str:
-    """What tells one training from another: settings but for the number of steps, sizes, rows and some of the cells."""
+    """Identify a training by its settings (except the number of steps), sizes, rows and some of the cells."""
     of_rows = [zlib.crc32(rows.tobytes()) for rows in {id(split.train): split.train for split in data.splits}.values()]
     if any(len(split.validation) for split in data.splits):
         of_rows.append(zlib.crc32(data.val_dataloader().cells[0].numpy().tobytes()))

@@ -80,7 +80,7 @@ class CellDataModule(pl.LightningDataModule):
         return TrainBatches(self, step, n_steps, trainer.global_rank, trainer.world_size)
 
     def val_dataloader(self) -> ValidationBatches:
-        """The same held-out cells every time."""
+        """Held-out cells, which do not change between validations."""
         return self._validation
 
     @cached_property
