@@ -53,7 +53,7 @@ exclude_patterns = [
     "tutorials/cards.md",
 ]
 nitpicky = True
-nitpick_ignore_regex = [("py:class", r"scratio\._\w+\.\w+")]  # types of results that have no page of their own
+nitpick_ignore_regex = [("py:class", r"scratio(\.\w+)?\._\w+\.\w+")]  # types of results that have no page of their own
 
 # Notebooks carry their outputs; the build runs none of them.
 nb_execution_mode = "off"
