@@ -116,7 +116,7 @@ def samples(
     ax.set_ylim(bottom=-0.04 * max(percent.max(), 1e-9))
     row = get.regions(adata, key=key, group=treatment).set_index("region").loc[region]
     ax.set_title(f"{region}\n{row['effect']:+.2f} nats, q = {row['qvalue']:.2g}" if title is None else title)
-    chosen = table["donor"].isin(_carriers(adata, key, treatment, region)).to_numpy()
+    chosen = table["donor"].isin(_carriers(adata, key, treatment, region)).to_numpy(copy=True)
     for place in range(len(SIDES)):
         if (side == place).any():
             chosen[np.flatnonzero(side == place)[percent[side == place].argmax()]] = True
