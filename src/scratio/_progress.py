@@ -37,7 +37,7 @@ DENOISING = 0.3
 PLANNED_FROM, WARM_UP, TIMED = 60.0, 5, 25
 """Seconds from which on a call says beforehand what it takes; training steps between which it is measured."""
 BASE, PER_VALUE = 1.0e9, 150.0
-"""Peak bytes of the whole process: at least, and for every number of the embedding, measured at 2,000 to 100,000 cells."""
+"""Peak bytes of the process: at least, and for every number of the embedding; measured at 2,000 to 100,000 cells."""
 
 Block = TypeVar("Block")
 Function = TypeVar("Function", bound=Callable[..., Any])
