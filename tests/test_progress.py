@@ -232,7 +232,7 @@ def test_a_long_call_says_beforehand_what_it_takes(clock, notebook):
     first = next(k for k, text in enumerate(shown) if "about" in text)
     assert shares([shown[first]])[0] < 10
     for text in shown[first:]:
-        assert text.startswith("Comparing, 1,000 cells: at most about 13 min, 0.4 GiB of memory\ncomparing")
+        assert text.startswith("Comparing, 1,000 cells: at most about 13 min, 0.9 GiB of memory\ncomparing")
 
 
 def test_a_short_call_does_not_say_what_it_takes(clock, notebook):
@@ -256,7 +256,7 @@ def test_a_long_call_says_it_once_in_a_log_file(clock, capsys):
     analysis(clock, seconds=600.0)
     lines = capsys.readouterr().err.splitlines()
     said = [line for line in lines if not re.match(r"comparing, .*: +\d+% \[", line)]
-    assert said == ["Comparing, 1,000 cells: at most about 13 min, 0.4 GiB of memory"]
+    assert said == ["Comparing, 1,000 cells: at most about 13 min, 0.9 GiB of memory"]
     assert lines.index(said[0]) < 5 and len(lines) >= 50
 
 
@@ -324,3 +324,14 @@ def test_two_embeddings_share_a_bar(use_rep, gaussian_cells, notebook):
     assert found == sorted(found) and found[-1] == 100
     judged = [shares([text])[0] for text in shown if "judging support" in text]
     assert judged[0] == 50 and judged[-1] == 100
+
+
+# Cells and dimensions, and peak memory of a process (GiB) that compared two conditions of them.
+PEAKS = [(2_000, 20, 0.72), (20_000, 20, 0.96), (20_000, 20, 1.11), (20_000, 50, 1.25), (100_000, 20, 1.52)]
+PEAKS += [(100_000, 20, 1.20), (100_000, 50, 1.71), (100_000, 50, 1.59)]
+
+
+@pytest.mark.parametrize(("n_cells", "n_features", "measured"), PEAKS)
+def test_the_memory_that_is_announced_is_what_was_measured_within_a_third(n_cells, n_features, measured):
+    expected = (_progress.BASE + _progress.PER_VALUE * n_cells * n_features) / 2**30
+    assert 0.75 < expected / measured < 1.34

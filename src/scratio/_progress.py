@@ -36,8 +36,8 @@ DENOISING = 0.3
 """Seconds of a step of the denoiser, which is one network, in units of a training step."""
 PLANNED_FROM, WARM_UP, TIMED = 60.0, 5, 25
 """Seconds from which on a call says beforehand what it takes; training steps between which it is measured."""
-BASE, PER_VALUE = 4e8, 70.0
-"""Bytes that a call takes at least, and for every number of the embedding, as measured at 10,000 to 400,000 cells."""
+BASE, PER_VALUE = 1.0e9, 150.0
+"""Peak bytes of the process: at least, and for every number of the embedding; measured at 2,000 to 100,000 cells."""
 
 Block = TypeVar("Block")
 Function = TypeVar("Function", bound=Callable[..., Any])
