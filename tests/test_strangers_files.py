@@ -90,7 +90,7 @@ def test_a_folder_in_the_place_of_the_chunks_is_not_taken(name, models, tmp_path
     folder.mkdir()
     if name is not None:
         (folder / name).write_bytes(MINE)
-    with pytest.raises(FileExistsError, match=r"scores\.h5ad\.partial.*not scratio's"):
+    with pytest.raises(FileExistsError, match=r"scores\.h5ad\.partial.*not made by scratio"):
         scratio.tl.log_ratio(adata, models[0], **CONTRAST, out=out)
     assert contents(folder) == ({} if name is None else {name: MINE})
     assert not out.exists()
