@@ -214,10 +214,10 @@ def test_weights_are_averaged_exponentially_with_a_short_memory_at_first(make_ne
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.fill_(value)
-        plan.on_train_batch_end()
+        plan.update_average(k)
         decay = min(0.5, (1 + k) / (10 + k))
         expected = value if expected is None else decay * expected + (1 - decay) * value
-        for parameter in plan.ema.module.parameters():
+        for parameter in plan.averaged.parameters():
             torch.testing.assert_close(parameter, torch.full_like(parameter, expected), rtol=1e-5, atol=1e-6)
 
 
@@ -279,7 +279,7 @@ def test_validation_marginalises_no_key(make_network):
     plan.eval()
     losses = []
     for dropout in (0.0, 1.0):
-        plan.ema.module.condition_dropout = dropout
+        plan.averaged.condition_dropout = dropout
         plan.validation_step(batch, 0)
         losses.append(plan.take_validation_losses(40))
     assert torch.equal(*losses)

@@ -7,6 +7,7 @@ from scratio.estimators._naive import log_density, log_ratio_naive
 from scratio.estimators._ode import log_ratio_ode
 from scratio.estimators._quadrature import log_ratio_quadrature
 from scratio.estimators._sample import sample, translate
+from scratio.estimators._solver import precision_of
 
 __all__ = [
     "Divergence",
@@ -17,6 +18,7 @@ __all__ = [
     "log_ratio_ode",
     "log_ratio_quadrature",
     "normal_noise",
+    "precision_of",
     "rademacher_probes",
     "sample",
     "translate",

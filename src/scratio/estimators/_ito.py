@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scratio.estimators._solver import initial_state
+from scratio.estimators._solver import initial_state, widened
 from scratio.module import Condition, FlowNetwork
 
 DEFAULT_STEPS, N_PATHS = 64, 8
@@ -44,20 +44,22 @@ def log_ratio_ito(
 
     Returns
     -------
-    Log ratios in nats, and their Monte-Carlo variances, both (n_members, n), float64.
+    Log ratios in nats, and their Monte-Carlo variances, both (n_members, n).
     """
     n, n_paths, n_points, d = noise.shape
-    q = torch.linspace(0.0, network.path.q_end, n_points, dtype=torch.float64, device=x.device)
+    x1 = initial_state(network, x)
+    q = torch.linspace(0.0, network.path.q_end, n_points, dtype=x1.dtype, device=x1.device)
     gamma = torch.sinh(q) ** 2
-    x1 = initial_state(network, x) / torch.tanh(q[-1])
+    x1 = x1 / torch.tanh(q[-1])
     x1 = x1[:, :, None].expand(-1, -1, n_paths, -1).reshape(network.n_members, n * n_paths, d)
-    noise = noise.reshape(n * n_paths, n_points, d).to(x1)
+    noise = noise.reshape(n * n_paths, n_points, d).to(x1.dtype).to(x1.device)
     conditions = numerator.repeat(n_paths), denominator.repeat(n_paths)
 
     def denoised(z: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
         z, q = z.to(network.dtype), q.reshape(1, 1, 1).to(network.dtype)
-        top, bottom = (flow.velocity.double() for flow in network.flows(z, q, conditions))
-        return top + torch.tanh(q.double()) * z.double(), bottom + torch.tanh(q.double()) * z.double()
+        top, bottom = (widened(flow.velocity) for flow in network.flows(z, q, conditions))
+        mean = torch.tanh(widened(q)) * widened(z)
+        return top + mean, bottom + mean
 
     # At q = 0 the state is noise of its own: the denoisers are the means there, whatever it is.
     top, bottom = denoised(noise[:, 0].expand_as(x1), q[0])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scratio.estimators._divergence import Divergence
-from scratio.estimators._solver import initial_state, integrate
+from scratio.estimators._solver import initial_state, integrate, widened
 from scratio.module import Condition, FlowNetwork
 
 
@@ -26,13 +26,13 @@ def log_density(
 
     Returns
     -------
-    Log density in nats, shape (n_members, n), float64.
+    Log density in nats, shape (n_members, n).
     """
     divergence = divergence or Divergence()
 
     def derivative(q: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         flow = divergence.flow(network, state[0], q.reshape(1, 1, 1), condition)
-        return flow.velocity.double(), flow.divergence.double()
+        return widened(flow.velocity), widened(flow.divergence)
 
     z, q_end = initial_state(network, x), network.path.q_end
     noise, minus_integral = integrate(derivative, (z, z.new_zeros(z.shape[:-1])), q_end, 0.0, n_steps)
@@ -50,7 +50,7 @@ def log_ratio_naive(
     divergence: Divergence | None = None,
     n_steps: int | None = None,
 ) -> Tensor:
-    """Difference of two log densities, each along its own flow; shape (n_members, n), float64."""
+    """Difference of two log densities, each along its own flow; shape (n_members, n)."""
 
     def density(condition: Condition) -> Tensor:
         return log_density(network, x, condition, divergence=divergence, n_steps=n_steps)

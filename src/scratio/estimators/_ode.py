@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from scratio.estimators._divergence import Divergence
-from scratio.estimators._solver import initial_state, integrate
+from scratio.estimators._solver import initial_state, integrate, widened
 from scratio.module import Condition, FlowNetwork, FlowWithDivergence
 
 
@@ -15,9 +15,9 @@ def log_ratio_rate(field: Tensor, numerator: FlowWithDivergence, denominator: Fl
     .. math:: \nabla \cdot (v_{den} - v_{num}) + (b - v_{num}) \cdot s_{num} - (b - v_{den}) \cdot s_{den}
     """
     return (
-        (denominator.divergence - numerator.divergence).double()
-        + ((field - numerator.velocity) * numerator.score).double().sum(-1)
-        - ((field - denominator.velocity) * denominator.score).double().sum(-1)
+        widened(denominator.divergence - numerator.divergence)
+        + widened((field - numerator.velocity) * numerator.score).sum(-1)
+        - widened((field - denominator.velocity) * denominator.score).sum(-1)
     )
 
 
@@ -50,7 +50,7 @@ def log_ratio_ode(
 
     Returns
     -------
-    Log ratios in nats, shape (n_members, n), float64.
+    Log ratios in nats, shape (n_members, n).
     """
     divergence = divergence or Divergence()
 
@@ -61,7 +61,7 @@ def log_ratio_ode(
             velocity = top.velocity
         else:
             velocity = network.flow(z.to(network.dtype), q.to(network.dtype), field).velocity
-        return velocity.double(), log_ratio_rate(velocity, top, bottom)
+        return widened(velocity), log_ratio_rate(velocity, top, bottom)
 
     z = initial_state(network, x)
     _, change = integrate(derivative, (z, z.new_zeros(z.shape[:-1])), network.path.q_end, 0.0, n_steps)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -45,18 +47,18 @@ def log_ratio_quadrature(
 
     Returns
     -------
-    Log ratios in nats, shape (n_members, n), float64.
+    Log ratios in nats, shape (n_members, n).
     """
     divergence = divergence or Divergence()
     n_nodes = DEFAULT_NODES if n_nodes is None else n_nodes
     position, weight = np.polynomial.legendre.leggauss(n_nodes)
     q_end = network.path.q_end
-    q = torch.from_numpy(0.5 * q_end * (position + 1.0)).to(x.device)
-    y = initial_state(network, x) / np.tanh(q_end)
+    y = initial_state(network, x) / math.tanh(q_end)
+    q = torch.from_numpy(0.5 * q_end * (position + 1.0)).to(y.dtype).to(y.device)
     total = y.new_zeros(y.shape[:-1])
     # One node after the other for all cells, not all nodes in one batch: what depends on q alone is computed once.
     for node, share in zip(q, weight, strict=True):
         node = node.reshape(1, 1, 1)
         top, bottom = divergence.flows(network, torch.tanh(node) * y, node, [numerator, denominator])
-        total += 0.5 * q_end * share * log_ratio_rate(y / torch.cosh(node) ** 2, top, bottom)
+        total += float(0.5 * q_end * share) * log_ratio_rate(y / torch.cosh(node) ** 2, top, bottom)
     return total

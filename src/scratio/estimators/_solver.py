@@ -1,7 +1,8 @@
-"""Integration along the coordinate q, in float64, on a fixed grid."""
+"""Integration along the coordinate q, on a fixed grid."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -18,14 +19,27 @@ State = tuple[Tensor, Tensor]
 def integrate(
     derivative: Callable[[Tensor, State], State], state: State, start: float, end: float, n_steps: int | None
 ) -> State:
-    """Solve d state / dq = derivative(q, state) from ``start`` to ``end``; states are float64."""
+    """Solve d state / dq = derivative(q, state) from ``start`` to ``end``; states are :func:`widened`."""
     n_steps = DEFAULT_STEPS if n_steps is None else n_steps
-    grid = torch.linspace(start, end, n_steps + 1, dtype=torch.float64, device=state[0].device)
-    path = odeint(derivative, (state[0].double(), state[1].double()), grid, method=SOLVER)
+    first = widened(state[0]), widened(state[1])
+    grid = torch.linspace(start, end, n_steps + 1, dtype=first[0].dtype, device=first[0].device)
+    path = odeint(derivative, first, grid, method=SOLVER)
     return path[0][-1], path[1][-1]
 
 
 def initial_state(network, x: Tensor) -> Tensor:
-    """State z of cells read at the smallest noise level, (n_members, n, d) in float64, from cells x (n, d)."""
-    q_end = torch.tensor(network.path.q_end, dtype=torch.float64)
-    return (torch.tanh(q_end).to(x.device) * x.double()).expand(network.n_members, *x.shape[-2:])
+    """State z of cells read at the smallest noise level, (n_members, n, d) and :func:`widened`, from cells x (n, d)."""
+    return (math.tanh(network.path.q_end) * widened(x)).expand(network.n_members, *x.shape[-2:])
+
+
+def precision_of(device: torch.device) -> torch.dtype:
+    """Precision of states and sums along a path: double on the CPU, single on accelerators.
+
+    Apple's GPUs have no double precision, and it is slow on most others.
+    """
+    return torch.float64 if device.type == "cpu" else torch.float32
+
+
+def widened(x: Tensor) -> Tensor:
+    """Convert to the precision of states and sums on the tensor's device."""
+    return x.to(precision_of(x.device))

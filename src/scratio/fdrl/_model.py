@@ -26,6 +26,7 @@ from scratio.model._embedding_model import to_plain
 from scratio.module import Condition
 from scratio.stats import standard_scale
 from scratio.train import CellDataModule, MemberSplit, TrainConfig
+from scratio.train._accelerator import chosen_accelerator
 from scratio.train._checkpoint import check_folder
 
 _INITIAL_WEIGHTS = 50
@@ -220,7 +221,7 @@ class FDRL(FDRLQueryModel):
         self._build(random_state)
         nothing = Condition(torch.empty((len(x), 0), dtype=torch.int64), torch.empty((len(x), 0)))
         split = MemberSplit(np.arange(len(x)), np.arange(0))
-        history = fit_stale_ratio(
+        history, device = fit_stale_ratio(
             self.module,
             self.prior,
             self.flow,
@@ -229,7 +230,7 @@ class FDRL(FDRLQueryModel):
             checkpoint_dir=checkpoint_dir,
             resume=resume,
             progress=Progress() if progress_bar else None,
-            accelerator=accelerator,
+            accelerator=chosen_accelerator(accelerator),
             devices=devices,
             strategy=strategy,
             num_nodes=num_nodes,
@@ -238,6 +239,7 @@ class FDRL(FDRLQueryModel):
         self.history_ = {name: history[[name]] for name in history}
         self.training_ = {"random_state": random_state, "max_steps": max_steps, "steps": int(history.index[-1])}
         self.training_["separation"] = float(history["separation"].iloc[-1])
+        self.module.to(device)
         self.is_trained_ = True
 
     def save(self, dir_path: str | Path, *, overwrite: bool = False) -> None:

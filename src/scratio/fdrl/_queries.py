@@ -102,8 +102,8 @@ class FDRLQueryModel(EmbeddingModel):
             def reward(x: Tensor) -> Tensor:
                 return guidance * log_probability(x)
 
-        generator = torch_generator(random_state, _SAMPLES, device=self._device)
-        start = self.prior.to(self._device).draw(n_samples, generator)
+        generator = torch_generator(random_state, _SAMPLES, device=self.device)
+        start = self.prior.to(self.device).draw(n_samples, generator)
         return self._to_units(self.flow.improve(self.module, start, generator, extra_steps=extra_steps, reward=reward))
 
     def translate(
@@ -159,9 +159,9 @@ class FDRLQueryModel(EmbeddingModel):
         if cells is None:
             raise ValueError("the model was loaded without cells: pass adata")
         x = torch.from_numpy(self.embedding(cells if rows is None else cells[rows]))
-        flow, generator = replace(self.flow, noise=0.0), torch_generator(0, _TRANSLATION, device=self._device)
+        flow, generator = replace(self.flow, noise=0.0), torch_generator(0, _TRANSLATION, device=self.device)
         parts = [
-            flow.improve(self.module, part.to(self._device), generator, extra_steps=extra_steps)
+            flow.improve(self.module, part.to(self.device), generator, extra_steps=extra_steps)
             for part in x.split(BATCH_SIZE)
         ]
         return self._to_units(torch.cat(parts))
@@ -190,8 +190,8 @@ class FDRLQueryModel(EmbeddingModel):
         if cells is None:
             raise ValueError("the model was loaded without cells: pass adata")
         with torch.no_grad():
-            found = self.module.log_ratio(torch.from_numpy(self.embedding(cells)).to(self._device))
-        return found.double().cpu().numpy()
+            found = self.module.log_ratio(torch.from_numpy(self.embedding(cells)).to(self.device))
+        return found.cpu().double().numpy()
 
     def log_ratio(self, *args: Any, **kwargs: Any) -> NoReturn:
         """FDRL has no log ratio of conditions.
@@ -206,18 +206,14 @@ class FDRLQueryModel(EmbeddingModel):
             "scratio.model.ScRatio for differential abundance, and log_stale_ratio for FDRL's own"
         )
 
-    @property
-    def _device(self) -> torch.device:
-        return next(self.module.parameters()).device
-
     def _to_units(self, x: Tensor) -> np.ndarray:
-        return x.double().cpu().numpy() * self.scale + self.location
+        return x.cpu().double().numpy() * self.scale + self.location
 
     def _log_probability(self, condition: ConditionDict, classifier: LogProbability | None) -> LogProbability:
         """From standardised cells; ``classifier`` reads cells in units of the embedding."""
         if classifier is not None:
             scale, location = (
-                torch.from_numpy(values).float().to(self._device) for values in (self.scale, self.location)
+                torch.from_numpy(values).float().to(self.device) for values in (self.scale, self.location)
             )
             return lambda x: classifier(x * scale + location)
         key = str(sorted(condition.items()))
@@ -228,8 +224,8 @@ class FDRLQueryModel(EmbeddingModel):
             used = self._rows_of_target
             x = torch.from_numpy(self.embedding(self.adata)[used])
             seed = self.training_["random_state"]
-            self._membership[key] = fit_membership(x, has_it[used], seed, self._device)
-        network = self._membership[key].to(self._device)
+            self._membership[key] = fit_membership(x, has_it[used], seed, self.device)
+        network = self._membership[key].to(self.device)
         return lambda cells: nn.functional.logsigmoid(network(cells)[:, 0])
 
 

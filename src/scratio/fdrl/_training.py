@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import lightning.pytorch as pl
 import pandas as pd
@@ -93,6 +93,7 @@ class StaleRatioPlan(AveragedPlan):
     def __init__(self, network: StaleRatio, prior: Prior, flow: FlowSettings, config: TrainConfig) -> None:
         super().__init__(network, config)
         self.network: StaleRatio
+        self.averaged: StaleRatio
         self.prior, self.flow = prior, flow
         self.measured = torch.zeros(len(MEASURES))
 
@@ -111,11 +112,6 @@ class StaleRatioPlan(AveragedPlan):
             extent = torch.maximum(data.square().mean(), start.square().mean())
             self.measured = torch.stack([loss, separation, improved.square().mean() / extent])
         return loss
-
-    @property
-    def averaged(self) -> StaleRatio:
-        """Network with the moving average of the weights."""
-        return cast(StaleRatio, self.ema.module)
 
 
 class FlowMonitor(pl.Callback):
@@ -195,8 +191,8 @@ def fit_stale_ratio(
     resume: bool = False,
     progress: Progress | None = None,
     **trainer_kwargs,
-) -> pd.DataFrame:
-    """Train a ratio in place; it ends with the averaged weights.
+) -> tuple[pd.DataFrame, torch.device]:
+    """Train a ratio in place; it ends with the averaged weights, on the CPU.
 
     Parameters
     ----------
@@ -211,7 +207,7 @@ def fit_stale_ratio(
 
     Returns
     -------
-    Loss and separation by step.
+    Loss and separation by step, and the device that trained.
 
     Raises
     ------
@@ -223,7 +219,7 @@ def fit_stale_ratio(
     callbacks: list[pl.Callback] = [monitor]
     if progress is not None:
         callbacks.append(StepProgressBar(progress, config.max_steps, monitor, "training"))
-    run(
+    device = run(
         plan,
         data,
         config,
@@ -247,4 +243,4 @@ def fit_stale_ratio(
             f"FDRL has not converged: in {last:.0%} of pairs a sample is told from a cell. Train longer, or raise "
             "step_size or n_flow_steps.",
         )
-    return table
+    return table, device

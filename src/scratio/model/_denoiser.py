@@ -13,6 +13,7 @@ from scratio._random import child_seed
 from scratio.module import Condition, PotentialNetwork, ResidualHeads
 from scratio.scoring import KeptCells
 from scratio.train import CellDataModule, MemberSplit, StandardisedCells, TrainConfig, fit
+from scratio.train._accelerator import trainer_on
 
 logger = logging.getLogger(__name__)
 
@@ -52,12 +53,10 @@ def train_denoiser(
         config.max_steps,
     )
     nothing = Condition(torch.empty((n, 0), dtype=torch.int64), torch.empty((n, 0)))
-    accelerator = "cpu" if device.type == "cpu" else "auto"
     data = CellDataModule(x, nothing, [split], config)
     progress = progress_of_call(False)
-    fit(
-        denoiser, data, config, progress=progress, description="denoising", accelerator=accelerator, precision="32-true"
-    )
+    where = trainer_on(device)
+    fit(denoiser, data, config, progress=progress, description="denoising", precision="32-true", **where)
     denoiser.to(device)
 
 

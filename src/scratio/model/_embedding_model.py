@@ -29,6 +29,7 @@ from scratio.conditions import ConditionSchema
 from scratio.model import _saving
 from scratio.stats import robust_coordinates
 from scratio.train import StandardisedCells
+from scratio.train._accelerator import device_of
 
 EMBEDDING = "embedding"
 MOST_NAMES = 8
@@ -159,6 +160,26 @@ class EmbeddingModel(BaseModelClass):
     def scale(self) -> np.ndarray:
         """Units of the embedding in one of the standardised coordinates, in the bulk of the cells."""
         return self.coordinates.scale
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the networks."""
+        return next(self.module.parameters()).device
+
+    def to_device(self, device: str | int | torch.device) -> None:
+        """Move the networks to a device, where they score from then on. Results are on the CPU whatever the device.
+
+        Parameters
+        ----------
+        device
+            ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or 1 for the second GPU, ``"mps"``, or a :class:`torch.device`.
+
+        Raises
+        ------
+        ValueError
+            If PyTorch does not find the device on this machine.
+        """
+        self.module.to(device_of(device))
 
     def _read_registry(self, adata: AnnData) -> None:
         """Read the schema of the conditions and the coordinates of the embedding from registered cells."""

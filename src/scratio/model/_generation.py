@@ -11,7 +11,7 @@ from anndata import AnnData
 from scratio._check import check_at_least
 from scratio._random import torch_generator
 from scratio.conditions import ConditionDict
-from scratio.estimators import sample, translate
+from scratio.estimators import precision_of, sample, translate
 from scratio.model._scoring import ScoringModel, in_order
 from scratio.scoring import DEFAULT_BATCH_SIZE
 
@@ -55,13 +55,15 @@ class GenerationModel(ScoringModel):
         """
         self._check_if_trained(warn=False)
         check_at_least(1, n_samples=n_samples, n_steps=n_steps)
-        given = self._encode(condition, None, "condition").to(self._device)
+        given = self._encode(condition, None, "condition").to(self.device)
         self._train_denoiser("sample")
         n_members = self.module.n_members
         shape = (n_members, math.ceil(n_samples / n_members), len(self.location))
+        # Drawn on the CPU, so that a seed gives the same cells on every device.
         noise = torch.randn(shape, generator=torch_generator(random_state, _SAMPLES), dtype=torch.float64)
+        noise = noise.to(precision_of(self.device)).to(self.device)
         with torch.no_grad():
-            drawn = sample(self.module, noise.to(self._device), given, n_steps=n_steps).cpu().numpy()
+            drawn = sample(self.module, noise, given, n_steps=n_steps).cpu().double().numpy()
         # Cell i comes from member i mod n_members, so that any first part of the samples is balanced.
         return self.coordinates.inverse(drawn.swapaxes(0, 1).reshape(-1, shape[-1])[:n_samples])
 
@@ -125,9 +127,9 @@ class GenerationModel(ScoringModel):
         self._train_denoiser("translate")
         parts, places = [], []
         for network, place, batch, given in self._batches(x, folds, conditions, batch_size or DEFAULT_BATCH_SIZE):
-            start = torch.from_numpy(batch).to(self._device)
+            start = torch.from_numpy(batch).to(self.device)
             with torch.no_grad():
                 moved = translate(network, start, given["source"], given["target"], n_steps=n_steps)
-            parts.append(moved.mean(0).cpu().numpy())
+            parts.append(moved.mean(0).cpu().double().numpy())
             places.append(place)
         return self.coordinates.inverse(in_order(parts, places, axis=0))

@@ -36,6 +36,7 @@ class QueryModel(ScoringModel):
         batch_size: int | None = None,
         rows: np.ndarray | slice | None = None,
         progress_bar: bool | None = None,
+        accelerator: str | None = None,
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         r"""Compute the log ratio of every cell, in nats.
 
@@ -80,6 +81,9 @@ class QueryModel(ScoringModel):
             Positions of the cells to score, by default all.
         progress_bar
             Whether to show a bar with the remaining time. By default a bar is shown from a million cells on.
+        accelerator
+            Where to score: ``"auto"``, ``"cpu"``, ``"gpu"``, ``"cuda"``, ``"mps"``, or a device such as ``"cuda:1"``.
+            By default the networks score where they lie (:meth:`to_device`).
 
         Returns
         -------
@@ -131,6 +135,7 @@ class QueryModel(ScoringModel):
             denoised=None if method == "head" else f"method={method!r}",
             rows=rows,
             progress_bar=progress_bar,
+            accelerator=accelerator,
         )
         return (mean, std) if return_std else mean
 
@@ -228,10 +233,10 @@ class QueryModel(ScoringModel):
         conditions = {name: self._encode(value, cells, name) for name, value in ends.items()}
         size = batch_size or DEFAULT_BATCH_SIZE
         for network, place, batch, given in self._batches(x, folds, conditions, size):
-            z = (torch.tanh(q) * torch.from_numpy(batch)).expand(network.n_members, -1, -1).to(self._device)
+            z = (torch.tanh(q) * torch.from_numpy(batch)).expand(network.n_members, -1, -1).to(self.device)
             with torch.no_grad():
                 top, bottom = network.condition_gradients(z, q.to(z), [given["numerator"], given["denominator"]])
-                parts.append((torch.tanh(q).to(z) * (top - bottom)).double().cpu().numpy())
+                parts.append((torch.tanh(q).to(z) * (top - bottom)).cpu().double().numpy())
             places.append(place)
         raw = np.concatenate([np.asarray(block) for _, block in slabs(x.source)])
         return in_order(parts, places, axis=1) * self.coordinates.slope(raw)
@@ -245,6 +250,7 @@ class QueryModel(ScoringModel):
         n_steps: int | None = None,
         return_std: bool = False,
         batch_size: int | None = None,
+        accelerator: str | None = None,
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Compute the log density of every cell by a continuous normalising flow.
 
@@ -254,7 +260,7 @@ class QueryModel(ScoringModel):
             Cells; by default those the model was trained on.
         condition
             Condition. Keys that are left out are marginalised over.
-        divergence, n_steps, return_std, batch_size
+        divergence, n_steps, return_std, batch_size, accelerator
             As in :meth:`log_ratio`.
 
         Returns
@@ -277,7 +283,15 @@ class QueryModel(ScoringModel):
             self._check_ensemble()
         given = {"condition": condition}
         mean, std = self._evaluate(
-            adata, given, estimate, divergence, n_steps, batch_size, with_std=return_std, denoised="log_prob"
+            adata,
+            given,
+            estimate,
+            divergence,
+            n_steps,
+            batch_size,
+            with_std=return_std,
+            denoised="log_prob",
+            accelerator=accelerator,
         )
         cells = self._cells(adata, None)[0]
         raw = np.asarray(self._standardised(cells).source)
@@ -359,8 +373,8 @@ class QueryModel(ScoringModel):
         self._train_denoiser(name)
         raw, where = x.numpy(), self.coordinates
         z = torch.from_numpy(where.forward(raw)).float()
-        stacked, device = z.expand(self.module.n_members, *z.shape), self._device
+        stacked, device = z.expand(self.module.n_members, *z.shape), self.device
         with torch.no_grad():
             field = getattr(self.module, name)(stacked.to(device), t.to(device), given.to(device)).mean(0)
         slopes = torch.from_numpy(where.slope(raw)), torch.from_numpy(where.slope_of_log_slope(raw))
-        return field.double().cpu(), *slopes
+        return field.cpu().double(), *slopes

@@ -30,8 +30,10 @@ from scratio.scoring import (
     is_dask,
     lazily,
     networks_and_rows,
+    placed,
 )
 from scratio.train import StandardisedCells
+from scratio.train._accelerator import device_of
 
 DIVERGENCES = ("exact", "rademacher")
 
@@ -69,7 +71,7 @@ class ScoringModel(EmbeddingModel):
             # Every combination of codes once, not every cell.
             codes, kind, _ = distinct_rows(encoded.codes.numpy())
             asked = Condition(torch.from_numpy(codes), torch.full((len(codes), encoded.values.shape[1]), torch.nan))
-            observed = network.combinations_in(asked.to(self._device)).any(-1).cpu().numpy()[kind]
+            observed = network.combinations_in(asked.to(self.device)).any(-1).cpu().numpy()[kind]
             if not observed.all():
                 cells = f" (in {int((~observed).sum())} cells)" if len(encoded) > 1 else ""
                 raise ValueError(
@@ -82,10 +84,6 @@ class ScoringModel(EmbeddingModel):
                 f"exact; this model has {self._settings['parametrization']!r}"
             )
         return encoded
-
-    @property
-    def _device(self) -> torch.device:
-        return next(self.module.parameters()).device
 
     def _evaluate(
         self,
@@ -101,6 +99,7 @@ class ScoringModel(EmbeddingModel):
         denoised: str | None = None,
         rows: np.ndarray | slice | None = None,
         progress_bar: bool | None = None,
+        accelerator: str | None = None,
     ) -> tuple[Any, Any]:
         """Compute a quantity of every cell: its mean over the members, and its standard error (NaN unless `with_std`).
 
@@ -115,7 +114,9 @@ class ScoringModel(EmbeddingModel):
         if denoised is not None:
             self._train_denoiser(denoised)
         known = self.known if folds is None else None
-        networks = self._networks(folds is not None) if known is None else [*self._networks(True), self.module]
+        module = placed(self.module, self.device if accelerator is None else device_of(accelerator))
+        networks = self._networks(folds is not None or known is not None, module)
+        networks += [] if known is None else [module]
         scorer = Scorer(
             networks=networks,
             coordinates=self.coordinates,
@@ -129,9 +130,9 @@ class ScoringModel(EmbeddingModel):
         similar = self._kept_for(conditions) if with_std and moderate else None
         if similar is not None:
             kept, asked = similar
-            scorer = replace(scorer, judge=(self.module, self._variance_factor(self.module)))
-            mean, error = replace(scorer, networks=[self.module], known=None).score(kept.x, None, asked)
-            spread = self._disagreement(scorer, kept.x, mean, asked)
+            scorer = replace(scorer, judge=(module, self._variance_factor(module)))
+            mean, error = replace(scorer, networks=[module], known=None).score(kept.x, None, asked)
+            spread = _disagreement(module, scorer, kept.x, mean, asked)
             scorer = replace(scorer, moderation=(kept.x, error, spread, self.module.n_members))
         if is_dask(x.source):
             return lazily(scorer, x.source, folds, given)
@@ -178,7 +179,7 @@ class ScoringModel(EmbeddingModel):
                     networks[which],
                     place,
                     x[here],
-                    {name: value[place].to(self._device) for name, value in given.items()},
+                    {name: value[place].to(self.device) for name, value in given.items()},
                 )
 
     @differentiable()
@@ -196,22 +197,8 @@ class ScoringModel(EmbeddingModel):
         if cells is None:
             raise ValueError(f"{reason} needs cells to train a denoiser on: load the model with adata")
         denoiser = new_denoiser(self._settings, len(self.location), seed)
-        train_denoiser(denoiser, cells, seed, self._device, reason)
+        train_denoiser(denoiser, cells, seed, self.device, reason)
         network.marginal = denoiser
-
-    def _disagreement(self, scorer: Scorer, x: np.ndarray, mean: np.ndarray, given: dict[str, Condition]) -> np.ndarray:
-        """Compute the weighted variance between the parts of the potential: what bias adds to the squared error.
-
-        If two estimates have independent errors and are weighted by the inverse of their mean square errors, then this
-        variance equals the mean square error of their weighted mean (the ambiguity of Krogh and Vedelsby 1995). Both
-        parts are biased: the network smooths, and closed forms are coarse.
-        """
-        variance = np.zeros(len(x))
-        if isinstance(self.module, PotentialNetwork) and self.module.is_calibrated:
-            for share, alone in self.module.each_part():
-                found = replace(scorer, networks=[alone], variance_factors=None, judge=None, known=None)
-                variance += share * (found.score(x, None, given)[0] - mean) ** 2
-        return variance
 
     def _variance_factor(self, network: FlowNetwork) -> float:
         """Compute the variance factor of a network, which holds the members of one fold or of all folds.
@@ -230,14 +217,16 @@ class ScoringModel(EmbeddingModel):
         blocks = [of_pairs[start : start + size, start : start + size] for start in range(0, len(of_pairs), size)]
         return float(1.0 / np.mean([block.sum() / (size * (size - 1)) for block in blocks]))
 
-    def _networks(self, with_folds: bool) -> list[FlowNetwork]:
-        """Return one network for each fold, with the members that never saw the cells of the fold."""
+    def _networks(self, with_folds: bool, module: FlowNetwork | None = None) -> list[FlowNetwork]:
+        """Return one network for each fold, with the members that never saw the cells of the fold.
+
+        The members are those of ``module``, by default the model's own networks.
+        """
+        module = self.module if module is None else module
         if not with_folds:
-            return [self.module]
+            return [module]
         n = self.n_members
-        return [
-            select_members(self.module, range(fold * n, (fold + 1) * n)) for fold in range(self._settings["n_folds"])
-        ]
+        return [select_members(module, range(fold * n, (fold + 1) * n)) for fold in range(self._settings["n_folds"])]
 
     def _kept_for(self, conditions: dict[str, ConditionDict]) -> tuple[KeptCells, dict[str, Condition]] | None:
         """Return the kept training cells for which the conditions can be scored, and their conditions.
@@ -251,11 +240,28 @@ class ScoringModel(EmbeddingModel):
         given = {name: self.schema.encode(value, labels, name) for name, value in conditions.items()}
         known = np.ones(len(kept.x), dtype=bool)
         for value in given.values():
-            known &= network.combinations_in(value.to(self._device)).any(-1).cpu().numpy()
+            known &= network.combinations_in(value.to(self.device)).any(-1).cpu().numpy()
         rows = np.flatnonzero(known)
         if not len(rows):
             return None
         return kept.part(rows), {name: value[torch.from_numpy(rows)] for name, value in given.items()}
+
+
+def _disagreement(
+    module: FlowNetwork, scorer: Scorer, x: np.ndarray, mean: np.ndarray, given: dict[str, Condition]
+) -> np.ndarray:
+    """Compute the weighted variance between the parts of the potential: what bias adds to the squared error.
+
+    If two estimates have independent errors and are weighted by the inverse of their mean square errors, then this
+    variance equals the mean square error of their weighted mean (the ambiguity of Krogh and Vedelsby 1995). Both parts
+    are biased: the network smooths, and closed forms are coarse.
+    """
+    variance = np.zeros(len(x))
+    if isinstance(module, PotentialNetwork) and module.is_calibrated:
+        for share, alone in module.each_part():
+            found = replace(scorer, networks=[alone], variance_factors=None, judge=None, known=None)
+            variance += share * (found.score(x, None, given)[0] - mean) ** 2
+    return variance
 
 
 def in_order(parts: Sequence[np.ndarray], places: Sequence[np.ndarray], axis: int = 0) -> np.ndarray:

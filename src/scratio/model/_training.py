@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from scratio._caller import differentiable
 from scratio._check import check_at_least, check_categories
@@ -28,8 +29,9 @@ from scratio.model._splits import Splits, check_groups
 from scratio.module import Condition, FlowNetwork, PotentialNetwork
 from scratio.scoring import KeptCells, KnownCells
 from scratio.train import CellDataModule, StandardisedCells, TrainConfig, fit
+from scratio.train._accelerator import chosen_accelerator, default_precision
 from scratio.train._checkpoint import check_folder
-from scratio.train._config import check_names, default_precision, default_validation_size, defaults_for
+from scratio.train._config import check_names, default_validation_size, defaults_for
 
 logger = logging.getLogger(__name__)
 
@@ -70,13 +72,14 @@ class Plan:
 
 @dataclass
 class Fitted:
-    """Outcome of a training."""
+    """Outcome of a training; the network is on the CPU, ``device`` is where it was trained."""
 
     network: FlowNetwork
     train_loss: pd.DataFrame
     validation_loss: pd.DataFrame
     best_step: list[int]
     calibration: dict[str, Any]
+    device: torch.device = torch.device("cpu")
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -95,12 +98,12 @@ def train_and_calibrate(plan: Plan, network: FlowNetwork) -> Fitted:
     data = CellDataModule(plan.x, plan.condition, plan.splits.members, plan.settings, noisy_validation=not is_potential)
     if isinstance(network, PotentialNetwork):
         set_shares(network, combination_of(network, plan.condition), data)
-    fitted = Fitted(network, _no_losses(), _no_losses(), [0] * plan.splits.n_folds, {}, seconds)
+    fitted = Fitted(network, _no_losses(), _no_losses(), [0] * plan.splits.n_folds, {}, seconds=seconds)
     if plan.effort == "default":
         with _timed(seconds, "training"):
             result = fit(network, data, plan.settings, **plan.trainer)
         fitted.train_loss, fitted.validation_loss = result.train_loss, result.validation_loss
-        fitted.best_step = result.best_step
+        fitted.best_step, fitted.device = result.best_step, result.device
     if isinstance(network, PotentialNetwork) and plan.settings.early_stopping:
         with _timed(seconds, "calibration"), phase("calibrating"):
             forms = ClosedForms(network, plan.x, plan.condition, plan.strata, plan.settings.random_state)
@@ -165,10 +168,12 @@ class TrainingModel(ScoringModel):
         batch_size
             Cells per step, member and process.
         accelerator, devices, strategy, num_nodes, precision
-            Arguments for :class:`lightning.pytorch.Trainer`; one device by default. For several devices or nodes, pass
+            Arguments for :class:`lightning.pytorch.Trainer`; one device by default. ``accelerator="auto"`` is CUDA if
+            PyTorch finds it, and else the CPU; Apple's GPU has to be asked for (``"mps"``). The networks stay on the
+            device and score there, until :meth:`to_device` moves them. For several devices or nodes, pass
             ``strategy="ddp"`` in a script that every process runs, as Lightning documents. By default the potential is
-            trained with matrix products in bfloat16 (``"bf16-mixed"``) if the processor supports them, and ``"heads"``
-            in ``"32-true"``.
+            trained with matrix products in bfloat16 (``"bf16-mixed"``) if the CPU or the NVIDIA GPU that trains
+            supports them, and ``"heads"`` in ``"32-true"``.
         early_stopping
             Whether to stop when the held-out loss no longer falls, to keep the best weights, and to calibrate the
             potential.
@@ -229,6 +234,7 @@ class TrainingModel(ScoringModel):
             raise ValueError("resume=True needs checkpoint_dir, the folder of the checkpoint")
         if checkpoint_dir is not None:
             check_folder(Path(checkpoint_dir))
+        accelerator = chosen_accelerator(accelerator)
         asked = {} if max_steps is None else {"max_steps": max_steps}
         asked |= {"early_stopping": early_stopping, "patience": patience, "random_state": random_state, **config}
         trainer = {
@@ -239,7 +245,7 @@ class TrainingModel(ScoringModel):
             "devices": devices,
             "strategy": strategy,
             "num_nodes": num_nodes,
-            "precision": precision or default_precision(self._settings["parametrization"]),
+            "precision": precision or default_precision(self._settings["parametrization"], accelerator),
             "logger": logger,
             "callbacks": list(callbacks) if isinstance(callbacks, Iterable) else [callbacks],
         }
@@ -289,7 +295,7 @@ class TrainingModel(ScoringModel):
     def _take(self, plan: Plan, fitted: Fitted) -> None:
         """Become the trained model."""
         settings, folds = plan.settings, plan.splits.folds
-        self.module, self.folds = fitted.network, folds
+        self.module, self.folds = fitted.network.to(fitted.device), folds
         self.known = None if folds is None else KnownCells.of(plan.x.source, folds)
         rng = np.random.default_rng(child_seed(settings.random_state, _KEPT))
         self.kept = KeptCells.drawn(plan.x, plan.condition, folds, rng)

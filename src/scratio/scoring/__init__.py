@@ -13,7 +13,7 @@ from scratio.scoring._methods import (
     log_ratio_estimator,
     resolve,
 )
-from scratio.scoring._scorer import Scorer, networks_and_rows
+from scratio.scoring._scorer import Scorer, networks_and_rows, placed
 
 __all__ = [
     "BATCH_SIZES",
@@ -30,5 +30,6 @@ __all__ = [
     "lazily",
     "log_ratio_estimator",
     "networks_and_rows",
+    "placed",
     "resolve",
 ]

@@ -39,6 +39,8 @@ def lazily(scorer: Scorer, x: Any, folds: np.ndarray | None, given: dict[str, Co
     import dask
     import dask.array as da
 
+    # A worker may be a machine without the accelerator of this one.
+    scorer = scorer.on(torch.device("cpu"))
     x = x.rechunk({1: -1})
     rows = x.chunks[0]
     own = [name for name, value in given.items() if len(value) > 1]

@@ -67,7 +67,7 @@ def log_ratio_estimator(
 
     def ito(network, x, given, how, cells) -> Estimate:
         noise = normal_noise(cells, (N_PATHS, (n_steps or DEFAULT_STEPS) + 1, cells.shape[1]), _PATHS)
-        return log_ratio_ito(network, x, given["numerator"], given["denominator"], noise=noise.to(x.device))
+        return log_ratio_ito(network, x, given["numerator"], given["denominator"], noise=noise)
 
     def ode(network, x, given, how, cells) -> Estimate:
         along = given.get("field", "numerator")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -89,7 +90,7 @@ class Scorer:
         mean, error = np.empty(len(x)), np.full(len(x), np.nan)
         for place, rows in networks_and_rows(self.networks, folds, len(x), self.batch_size):
             members, noise = self._members(self.networks[place], x[rows], rows, given)
-            mean[rows] = members.mean(0).cpu().numpy()
+            mean[rows] = members.mean(0).numpy()
             if self.variance_factors is not None and self.judge is None:
                 error[rows] = standard_error(members, noise, self.variance_factors[place])
         if self.judge is not None:
@@ -101,12 +102,26 @@ class Scorer:
     def _members(
         self, network: FlowNetwork, cells: np.ndarray, rows: np.ndarray, given: dict[str, Condition]
     ) -> Estimate:
-        """Values of every member for some of the cells, and their Monte-Carlo variances."""
+        """Values of every member for some of the cells, and their Monte-Carlo variances, float64 on the CPU."""
         device = next(network.parameters()).device
         here = {name: value[torch.from_numpy(rows)].to(device) for name, value in given.items()}
         probes = rademacher_probes(cells, N_PROBES, _PROBES) if self.divergence == "rademacher" else None
         with torch.no_grad():
-            return self.estimate(network, torch.from_numpy(cells).to(device), here, Divergence(probes), cells)
+            values, noise = self.estimate(network, torch.from_numpy(cells).to(device), here, Divergence(probes), cells)
+        # In this order: not every accelerator has double precision.
+        return values.cpu().double(), None if noise is None else noise.cpu().double()
+
+    def on(self, device: torch.device) -> Scorer:
+        """Return a scorer whose networks lie on a device."""
+        judge = None if self.judge is None else (placed(self.judge[0], device), self.judge[1])
+        return replace(self, networks=[placed(network, device) for network in self.networks], judge=judge)
+
+
+def placed(network: FlowNetwork, device: torch.device) -> FlowNetwork:
+    """Return a network that lies on a device: a copy, unless the network lies there itself."""
+    own = next(network.parameters()).device
+    is_there = own.type == device.type and device.index in (None, own.index)
+    return network if is_there else deepcopy(network).to(device)
 
 
 def standard_error(members: Tensor, noise: Tensor | None, variance_factor: float) -> np.ndarray:
@@ -134,7 +149,7 @@ def standard_error(members: Tensor, noise: Tensor | None, variance_factor: float
         variance = torch.full_like(variance, torch.nan)
     if noise is not None:
         variance = variance + noise.sum(0) / size**2
-    return variance.sqrt().cpu().numpy()
+    return variance.sqrt().numpy()
 
 
 def networks_and_rows(

@@ -17,6 +17,8 @@ from scratio.train._data import CellDataModule
 
 CHECKPOINT, IDENTITY = "last.ckpt", "scratio_training"
 """Name of the file, and of its entry that says which training it is of."""
+VERSION = 2
+"""Of the names in a checkpoint; a training cannot be resumed from the checkpoint of another version."""
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -58,5 +60,5 @@ def identity(network: nn.Module, data: CellDataModule, config: TrainConfig) -> s
     if any(len(split.validation) for split in data.splits):
         of_rows.append(zlib.crc32(data.val_dataloader().cells[0].numpy().tobytes()))
     shapes = [tuple(parameter.shape) for parameter in network.parameters()]
-    parts = replace(config, max_steps=1), type(network).__name__, shapes, tuple(data.x.shape), of_rows
+    parts = VERSION, replace(config, max_steps=1), type(network).__name__, shapes, tuple(data.x.shape), of_rows
     return f"{zlib.crc32(repr(parts).encode()):08x}"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 import numpy as np
-import torch
 
 MIN_STEPS, MAX_STEPS, EPOCHS = 3_000, 20_000, 50
 POTENTIAL_STEPS, POTENTIAL_EPOCHS = (600, 2_000), 40
@@ -114,20 +113,6 @@ def defaults_for(parametrization: str, block: str, n_train: int, batch_size: int
             "validate_every": 50,
         }
     return steps
-
-
-def default_precision(parametrization: str) -> str:
-    """Bfloat16 products where the processor has them and the log ratio is a forward pass, which float32 computes.
-
-    The vector heads stay in float32: the divergence of their error is what limits them.
-    """
-    if parametrization != "potential":
-        return "32-true"
-    if torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
-    # Added in torch 2.9; an older one stays in float32.
-    capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return "bf16-mixed" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "32-true"
 
 
 def default_validation_size(n_cells: float, n_members: int) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import pandas as pd
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from scratio._caller import interruptible, quiet
@@ -23,11 +24,12 @@ from scratio.train._plan import AveragedPlan, FlowTrainingPlan
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Losses by step, one column per member, and the step that every fold kept."""
+    """Losses by step, one column per member, the step that every fold kept, and the device that trained."""
 
     train_loss: pd.DataFrame
     validation_loss: pd.DataFrame
     best_step: list[int]
+    device: torch.device
 
 
 def fit(
@@ -42,7 +44,7 @@ def fit(
     callbacks: Sequence[pl.Callback] = (),
     **trainer_kwargs,
 ) -> TrainResult:
-    """Train a network in place.
+    """Train a network in place; it ends on the CPU, whatever trained it.
 
     Parameters
     ----------
@@ -72,7 +74,7 @@ def fit(
     if progress is not None:
         listeners.append(StepProgressBar(progress, config.max_steps, best, description))
     listeners += callbacks
-    run(plan, data, config, listeners, checkpoint_dir=checkpoint_dir, resume=resume, **trainer_kwargs)
+    device = run(plan, data, config, listeners, checkpoint_dir=checkpoint_dir, resume=resume, **trainer_kwargs)
     steps = best.restore(network, plan.averaged)
     network.eval()
     history = best.history
@@ -81,6 +83,7 @@ def fit(
         _frame(history["train"], history["steps"]),
         _frame(history["validation"], history["steps"]),
         steps or [history["steps"][-1]] * n_folds,
+        device,
     )
 
 
@@ -93,7 +96,7 @@ def run(
     checkpoint_dir: str | Path | None = None,
     resume: bool = False,
     **trainer_kwargs,
-) -> None:
+) -> torch.device:
     """Run a plan by Lightning, with checkpoints at every validation where a folder is given.
 
     Parameters
@@ -102,6 +105,10 @@ def run(
         What to train, on what, for how long, and who listens.
     checkpoint_dir, resume, trainer_kwargs
         As for :func:`fit`.
+
+    Returns
+    -------
+    Device that trained, of this process. Lightning has moved the plan back to the CPU.
 
     Raises
     ------
@@ -139,6 +146,7 @@ def run(
             **_between_processes(**trainer_kwargs),
         )
         trainer.fit(plan, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        return trainer.strategy.root_device
 
 
 def _between_processes(

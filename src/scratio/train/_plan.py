@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from scratio._random import torch_generator
 from scratio.module import Condition, FlowNetwork
@@ -36,9 +35,8 @@ class AveragedPlan(pl.LightningModule):
     def __init__(self, network: nn.Module, config: TrainConfig) -> None:
         super().__init__()
         self.network, self.config = network, config
-        self.ema = AveragedModel(network, multi_avg_fn=self._average)
         # Nothing trains the average itself; several processes would wait for its gradients.
-        self.ema.requires_grad_(False)
+        self.averaged = copy.deepcopy(network).requires_grad_(False)
         self.train_losses: list[Tensor] = []
         self.identity = ""
 
@@ -57,7 +55,19 @@ class AveragedPlan(pl.LightningModule):
 
     def on_train_batch_end(self, *args) -> None:
         """Update the moving average."""
-        self.ema.update_parameters(self.network)
+        self.update_average(self.global_step - 1)
+
+    @torch.no_grad()
+    def update_average(self, n_averaged: int) -> None:
+        """Update the moving average, given the number of updates before.
+
+        torch's AveragedModel keeps this number on the device, and every step waits for it.
+        """
+        averaged: list[Tensor] = list(self.averaged.parameters())
+        current: list[Tensor] = list(self.network.parameters())
+        # Short memory at first, so that the initial weights are forgotten.
+        decay = min(self.config.ema_decay, (1.0 + n_averaged) / (10.0 + n_averaged)) if n_averaged else 0.0
+        torch._foreach_lerp_(averaged, current, 1.0 - decay)
 
     def configure_optimizers(self) -> dict:
         """AdamW with warm-up and, where asked for, cosine decay."""
@@ -74,11 +84,6 @@ class AveragedPlan(pl.LightningModule):
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def _average(self, averaged: Sequence[Tensor], current: Sequence[Tensor], n_averaged: Tensor | int) -> None:
-        # Short memory at first, so that the initial weights are forgotten.
-        decay = min(self.config.ema_decay, (1.0 + float(n_averaged)) / (10.0 + float(n_averaged)))
-        torch._foreach_lerp_(list(averaged), list(current), 1.0 - decay)
-
 
 class FlowTrainingPlan(AveragedPlan):
     """Trains all members of a network at once; nothing of one member reaches another.
@@ -94,6 +99,7 @@ class FlowTrainingPlan(AveragedPlan):
     def __init__(self, network: FlowNetwork, config: TrainConfig) -> None:
         super().__init__(network, config)
         self.network: FlowNetwork
+        self.averaged: FlowNetwork
         self.validation_losses: list[Tensor] = []
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -122,11 +128,6 @@ class FlowTrainingPlan(AveragedPlan):
         self.validation_losses.clear()
         # On the CPU, since not every accelerator has double precision.
         return losses.unflatten(1, (-1, n_cells)).mean(1).cpu().double()
-
-    @property
-    def averaged(self) -> FlowNetwork:
-        """Network with the moving average of the weights."""
-        return cast(FlowNetwork, self.ema.module)
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
         """Clip the gradient norm of each member on its own."""
