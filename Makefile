@@ -161,6 +161,7 @@ dist:
 	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(TORCH)
 	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt dist/*.whl
 	.venv-wheel/bin/scratio --version
+	test -f .venv-wheel/lib/python3*/site-packages/scratio/py.typed # types are part of the package
 	.venv-wheel/bin/python -I demo/run.py
 
 clean:
