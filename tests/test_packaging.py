@@ -82,6 +82,33 @@ def test_a_notebook_is_that_of_its_text_executed_in_order_without_an_error(text)
     assert any("image/png" in output.get("data", {}) for output in outputs)
 
 
+PUBLIC = [
+    ROOT / name
+    for name in ("pyproject.toml", "README.md", "CONTRIBUTING.md", "CITATION.cff", ".github/scverse/meta.yaml")
+]
+REPOSITORY = PROJECT["urls"]["Source"]
+
+
+def test_the_repository_and_the_pages_have_one_address_everywhere():
+    account, name = re.fullmatch(r"https://github\.com/([\w-]+)/([\w-]+)", REPOSITORY).groups()
+    assert PROJECT["urls"]["Documentation"] == f"https://{account}.github.io/{name}"
+    for file in PUBLIC:
+        text = file.read_text(encoding="utf-8")
+        assert set(re.findall(r"https://github\.com/[\w-]+/scratio\b", text)) <= {REPOSITORY}, file
+        assert set(re.findall(r"https://[\w-]+\.github\.io/scratio\b", text)) <= {PROJECT["urls"]["Documentation"]}, (
+            file
+        )
+
+
+def test_the_licence_is_named_once_and_every_python_that_is_promised_has_a_classifier():
+    assert PROJECT["license"] == "BSD-3-Clause"
+    assert not [one for one in PROJECT["classifiers"] if one.startswith("License")]
+    lowest = PROJECT["requires-python"].removeprefix(">=")
+    named = [one.rpartition(" ")[2] for one in PROJECT["classifiers"] if re.search(r"Python :: 3\.\d+$", one)]
+    assert min(named, key=Version) == lowest
+    assert "Typing :: Typed" in PROJECT["classifiers"]
+
+
 def test_the_command_is_installed_with_the_package():
     assert PROJECT["scripts"] == {"scratio": "scratio.cli:main"}
     (entry,) = importlib.metadata.entry_points(group="console_scripts", name="scratio")
