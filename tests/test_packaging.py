@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -42,6 +46,65 @@ def test_the_lowest_versions_that_are_tested_are_those_promised():
 
 def test_torch_alone_is_pinned_for_everyone():
     assert list(pins("constraints.txt")) == ["torch"]
+
+
+IGNORED = ("DeprecationWarning", "FutureWarning", "PendingDeprecationWarning")
+RAISING = """
+import warnings
+import pytest
+
+@pytest.mark.parametrize("category", [UserWarning, RuntimeWarning, DeprecationWarning, FutureWarning])
+def test_warns(category):
+    warnings.warn("something", category)
+"""
+
+
+def make_variable(name: str) -> list[str]:
+    """Words of a variable of the Makefile."""
+    return re.search(rf"^{name} \?= (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M)[1].split()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "passed"),
+    [
+        (make_variable("WARNINGS"), {"UserWarning": False, "RuntimeWarning": False}),
+        ([], {"UserWarning": True, "RuntimeWarning": True}),
+    ],
+    ids=["make test", "pytest"],
+)
+@pytest.mark.parametrize("processes", [[], ["--numprocesses", "1"]], ids=["one process", "xdist"])
+def test_warnings_are_errors_under_make_test_only(arguments, passed, processes, tmp_path):
+    (tmp_path / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
+    (tmp_path / "test_it.py").write_text(RAISING, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-rA", *arguments, *processes, "test_it.py"],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    outcomes = re.findall(r"^(PASSED|FAILED) test_it\.py::test_warns\[(\w+)\]", done.stdout, flags=re.M)
+    wanted = passed | {"DeprecationWarning": True, "FutureWarning": True}
+    assert {name: outcome == "PASSED" for outcome, name in outcomes} == wanted, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize(("target", "strict"), [("test", 1), ("coverage", 1), ("test-lowest", 0), ("test-newest", 0)])
+def test_warnings_are_errors_with_the_pinned_dependencies_only(target, strict):
+    line = ["make", "--dry-run", target, f"NEWEST_PYTHON={sys.executable}"]
+    # Where make runs the tests, it hands its own variables on: WARNINGS itself, and MAKEFLAGS.
+    env = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    commands = subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout
+    (pytest_line,) = [command for command in commands.splitlines() if " -m pytest " in command]
+    assert pytest_line.count("-W error") == strict
+
+
+def test_what_is_ignored_is_the_same_with_and_without_make():
+    ini = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"]["ini_options"]
+    ignored = [f"ignore::{name}" for name in IGNORED]
+    assert ini["filterwarnings"] == ignored
+    assert make_variable("WARNINGS") == ["-W", "error", *(word for one in ignored for word in ("-W", one))]
 
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
