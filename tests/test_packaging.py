@@ -14,6 +14,7 @@ from pathlib import Path
 
 import jupytext
 import pytest
+import yaml
 from packaging.version import Version
 
 import scratio.cli
@@ -115,6 +116,50 @@ def test_actions_are_pinned_by_commit(file):
     used = re.findall(r"uses:\s*(\S+)", file.read_text(encoding="utf-8"))
     assert used
     assert [action for action in used if not re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}", action)] == []
+
+
+def test_read_the_docs_and_pages_publish_what_make_docs_builds():
+    target = re.search(r"^docs:\n(.*?)\n\n", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M | re.S)[1]
+    built = re.search(r"-b html docs (\S+)$", target, flags=re.M)[1]
+    commands = yaml.safe_load((ROOT / ".readthedocs.yaml").read_text(encoding="utf-8"))["build"]["commands"]
+    assert commands[1].endswith(" make docs")
+    assert commands[-1].startswith(f"cp -r {built} ")
+    steps = yaml.safe_load((ROOT / ".github" / "workflows" / "pages.yml").read_text(encoding="utf-8"))["jobs"]["build"][
+        "steps"
+    ]
+    assert steps[-2]["run"] == "make docs"
+    assert steps[-1]["with"]["path"] == built
+
+
+def test_dependabot_leaves_the_lowest_versions_alone():
+    updates = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text(encoding="utf-8"))["updates"]
+    by_kind = {update["package-ecosystem"]: update for update in updates}
+    assert by_kind.keys() == {"github-actions", "pip"}
+    assert by_kind["pip"]["versioning-strategy"] == "increase-if-necessary"
+    assert "constraints-lowest.txt" in by_kind["pip"]["exclude-paths"]
+
+
+CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+
+
+def test_the_citation_is_of_the_last_release_in_the_changelog():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    version, date = re.search(r"^## \[(\d[\w.]*)\] - (\d{4}-\d\d-\d\d)$", text, flags=re.M).groups()
+    assert (str(CITATION["version"]), str(CITATION["date-released"])) == (version, date)
+    assert CITATION["license"] == PROJECT["license"]
+    assert (CITATION["repository-code"], CITATION["url"]) == (REPOSITORY, PROJECT["urls"]["Documentation"])
+
+
+def test_the_method_paper_is_cited_as_in_the_references():
+    entry = re.search(
+        r"^@misc\{antipov2026,.*?^\}", (ROOT / "docs" / "references.bib").read_text(encoding="utf-8"), re.M | re.S
+    )
+    fields = dict(re.findall(r"^  (\w+) = \{(.*)\},$", entry[0], flags=re.M))
+    (paper,) = CITATION["references"]
+    authors = [f"{author['family-names']}, {author['given-names']}" for author in paper["authors"]]
+    assert authors == fields["author"].split(" and ")
+    assert (paper["title"], str(paper["year"])) == (fields["title"], fields["year"])
+    assert paper["url"] == f"https://arxiv.org/abs/{fields['eprint']}"
 
 
 def test_the_workflow_tests_every_python_that_the_package_names():
