@@ -217,6 +217,53 @@ def test_the_licence_is_named_once_and_every_python_that_is_promised_has_a_class
     assert "Typing :: Typed" in PROJECT["classifiers"]
 
 
+RECIPE = yaml.safe_load((ROOT / "packaging" / "conda" / "recipe.yaml").read_text(encoding="utf-8"))
+OF_CONDA = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+"""Packages that conda-forge has under another name."""
+
+
+def test_the_conda_recipe_has_the_dependencies_of_the_package():
+    run = dict(requirement.split(" >=") for requirement in RECIPE["requirements"]["run"])
+    assert run.pop("python") == "${{ python_min }}"
+    assert run == {OF_CONDA.get(name, name): low for name, low in lower_bounds().items()}
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]["requires"]
+    assert RECIPE["requirements"]["host"] == ["python ${{ python_min }}.*", "pip", *build]
+
+
+def test_the_conda_recipe_is_of_the_same_package():
+    assert RECIPE["context"] == {
+        "version": str(CITATION["version"]),
+        "python_min": PROJECT["requires-python"].removeprefix(">="),
+    }
+    assert RECIPE["package"]["name"] == PROJECT["name"]
+    assert RECIPE["build"]["python"]["entry_points"] == [
+        f"{name} = {call}" for name, call in PROJECT["scripts"].items()
+    ]
+    about = {name: RECIPE["about"][name] for name in ("summary", "license", "repository", "documentation")}
+    urls = PROJECT["urls"]
+    assert about == {
+        "summary": PROJECT["description"],
+        "license": PROJECT["license"],
+        "repository": REPOSITORY,
+        "documentation": urls["Documentation"],
+    }
+
+
+def test_the_image_gets_the_files_it_copies_and_runs_without_root():
+    text = (ROOT / "packaging" / "Dockerfile").read_text(encoding="utf-8")
+    copied = {name for line in re.findall(r"^COPY ([^-].*) \S+$", text, flags=re.M) for name in line.split()}
+    let_in = (ROOT / "packaging" / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
+    assert {line.removeprefix("!") for line in let_in if line.startswith("!")} == copied
+    assert all((ROOT / name).exists() for name in copied)
+    needed = {PROJECT["readme"], *PROJECT["license-files"], "pyproject.toml", "src", "constraints.txt"}
+    assert needed == copied
+    assert re.findall(r"^USER (.*)$", text, flags=re.M)[-1] not in {"root", "0"}
+    python = re.search(r"^ARG PYTHON=(.*)$", text, flags=re.M)[1]
+    assert f"Programming Language :: Python :: {python}" in PROJECT["classifiers"]
+    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="(.*?)"', text))
+    assert (labels["source"], labels["licenses"]) == (REPOSITORY, PROJECT["license"])
+
+
 def test_the_command_is_installed_with_the_package():
     assert PROJECT["scripts"] == {"scratio": "scratio.cli:main"}
     (entry,) = importlib.metadata.entry_points(group="console_scripts", name="scratio")
