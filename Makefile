@@ -22,9 +22,9 @@ TREATMENT ?=
 REFERENCE ?=
 REP ?= X_pca
 
-.PHONY: help setup test test-lowest test-newest clean-newest coverage audit lint typecheck docs figures docs-screenshots demo bench-accuracy bench-speed bench-estimators bench-device bench-scale bench-analyses bench-stats bench-peers bench-significance-peers tutorials dist clean
+.PHONY: help setup test test-lowest test-newest clean-newest coverage audit lint typecheck docs figures docs-screenshots demo bench-accuracy bench-speed bench-estimators bench-device bench-scale bench-analyses bench-stats bench-peers bench-significance-peers tutorials pipelines dist clean
 help:
-	@echo "make demo | test | test-lowest | test-newest | coverage | audit | lint | typecheck | bench-accuracy | bench-speed | bench-estimators | bench-device | bench-scale | bench-analyses | bench-stats | bench-peers | bench-significance-peers | docs | figures | docs-screenshots | tutorials | dist | clean"
+	@echo "make demo | test | test-lowest | test-newest | coverage | audit | lint | typecheck | bench-accuracy | bench-speed | bench-estimators | bench-device | bench-scale | bench-analyses | bench-stats | bench-peers | bench-significance-peers | docs | figures | docs-screenshots | tutorials | pipelines | dist | clean"
 
 setup: $(VENV)/.installed-$(EXTRAS)
 
@@ -153,6 +153,20 @@ tutorials:
 	for name in $(TUTORIALS); do \
 		$(BIN)/python -m jupytext --quiet --to ipynb tutorials/$$name.py && \
 		$(BIN)/python -m nbconvert --to notebook --inplace --execute tutorials/$$name.ipynb || exit 1; done
+
+# Runs the Snakemake example on simulated cells, in build/pipelines. Snakemake has an environment of its own, and finds
+# the command `scratio` in the PATH.
+.venv-snakemake/.installed:
+	$(PYTHON) -m venv .venv-snakemake
+	.venv-snakemake/bin/python -m pip install --quiet --disable-pip-version-check "snakemake>=9,<10"
+	touch $@
+
+pipelines: setup .venv-snakemake/.installed
+	rm -rf build/pipelines
+	$(BIN)/python packaging/example_cells.py build/pipelines/cells/example.h5ad
+	PATH="$(abspath $(BIN)):$$PATH" .venv-snakemake/bin/snakemake --cores 2 --directory build/pipelines \
+		--snakefile packaging/snakemake/Snakefile --configfile packaging/snakemake/config.yaml
+	cat build/pipelines/logs/da/example.log
 
 # Wheel and source archive, checked; then the demo with the wheel in an environment that has nothing else.
 dist:
