@@ -9,6 +9,9 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 # One process of tests for each core, each of one thread: networks this small gain nothing from more. Numba, which
 # scanpy calls, otherwise gives OpenMP all cores in the whole process, and the processes then wait for each other.
 PYTEST_ARGS ?= --numprocesses logical --dist loadfile
+# A warning fails a test here, but not with other versions of the dependencies (test-lowest, test-newest): what a new
+# release warns of is no defect of scratio. Of several -W the last that fits counts, and all count before pyproject.toml's.
+WARNINGS ?= -W error -W ignore::DeprecationWarning -W ignore::FutureWarning -W ignore::PendingDeprecationWarning
 ONE_THREAD := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 export MPLBACKEND ?= Agg
 
@@ -19,9 +22,9 @@ TREATMENT ?=
 REFERENCE ?=
 REP ?= X_pca
 
-.PHONY: help setup test test-lowest test-newest clean-newest coverage audit lint typecheck docs figures docs-screenshots demo bench-accuracy bench-speed bench-estimators bench-device bench-scale bench-analyses bench-stats bench-peers bench-significance-peers tutorials dist clean
+.PHONY: help setup test test-lowest test-newest clean-newest coverage audit lint typecheck docs figures docs-screenshots demo bench-accuracy bench-speed bench-estimators bench-device bench-scale bench-analyses bench-stats bench-peers bench-significance-peers tutorials pipelines dist clean
 help:
-	@echo "make demo | test | test-lowest | test-newest | coverage | audit | lint | typecheck | bench-accuracy | bench-speed | bench-estimators | bench-device | bench-scale | bench-analyses | bench-stats | bench-peers | bench-significance-peers | docs | figures | docs-screenshots | tutorials | dist | clean"
+	@echo "make demo | test | test-lowest | test-newest | coverage | audit | lint | typecheck | bench-accuracy | bench-speed | bench-estimators | bench-device | bench-scale | bench-analyses | bench-stats | bench-peers | bench-significance-peers | docs | figures | docs-screenshots | tutorials | pipelines | dist | clean"
 
 setup: $(VENV)/.installed-$(EXTRAS)
 
@@ -33,18 +36,18 @@ $(VENV)/.installed-%: pyproject.toml $(CONSTRAINTS)
 	touch $@
 
 test: setup
-	$(ONE_THREAD) $(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(ONE_THREAD) $(BIN)/python -m pytest $(WARNINGS) $(PYTEST_ARGS)
 
 # With the lowest versions that pyproject.toml allows, in an environment of its own.
 test-lowest:
-	$(MAKE) test VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt
+	$(MAKE) test WARNINGS= VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt
 
 # With the newest versions of everything, on another Python, in an environment of its own: what `pip install scratio`
 # gives a new user today. `make clean-newest` first, to see what has been published since.
 NEWEST_PYTHON ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python3.13) python3.13)
 test-newest:
 	@"$(NEWEST_PYTHON)" --version || { echo "name a Python 3.13: make test-newest NEWEST_PYTHON=/path/to/python"; exit 1; }
-	$(MAKE) test PYTHON="$(NEWEST_PYTHON)" VENV=.venv-newest CONSTRAINTS=constraints-newest.txt TORCH=torch
+	$(MAKE) test WARNINGS= PYTHON="$(NEWEST_PYTHON)" VENV=.venv-newest CONSTRAINTS=constraints-newest.txt TORCH=torch
 	.venv-newest/bin/python -m pip list --disable-pip-version-check
 
 clean-newest:
@@ -52,7 +55,7 @@ clean-newest:
 
 # Fails below the share of branches that pyproject.toml names.
 coverage: setup
-	$(ONE_THREAD) $(BIN)/python -m pytest $(PYTEST_ARGS) --cov --cov-report=term-missing:skip-covered
+	$(ONE_THREAD) $(BIN)/python -m pytest $(WARNINGS) $(PYTEST_ARGS) --cov --cov-report=term-missing:skip-covered
 
 # Known vulnerabilities of what is installed.
 audit: setup
@@ -151,6 +154,20 @@ tutorials:
 		$(BIN)/python -m jupytext --quiet --to ipynb tutorials/$$name.py && \
 		$(BIN)/python -m nbconvert --to notebook --inplace --execute tutorials/$$name.ipynb || exit 1; done
 
+# Runs the Snakemake example on simulated cells, in build/pipelines. Snakemake has an environment of its own, and finds
+# the command `scratio` in the PATH.
+.venv-snakemake/.installed:
+	$(PYTHON) -m venv .venv-snakemake
+	.venv-snakemake/bin/python -m pip install --quiet --disable-pip-version-check "snakemake>=9,<10"
+	touch $@
+
+pipelines: setup .venv-snakemake/.installed
+	rm -rf build/pipelines
+	$(BIN)/python packaging/example_cells.py build/pipelines/cells/example.h5ad
+	PATH="$(abspath $(BIN)):$$PATH" .venv-snakemake/bin/snakemake --cores 2 --directory build/pipelines \
+		--snakefile packaging/snakemake/Snakefile --configfile packaging/snakemake/config.yaml
+	cat build/pipelines/logs/da/example.log
+
 # Wheel and source archive, checked; then the demo with the wheel in an environment that has nothing else.
 dist:
 	$(MAKE) setup EXTRAS=release
@@ -161,6 +178,7 @@ dist:
 	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(TORCH)
 	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt dist/*.whl
 	.venv-wheel/bin/scratio --version
+	test -f .venv-wheel/lib/python3*/site-packages/scratio/py.typed # types are part of the package
 	.venv-wheel/bin/python -I demo/run.py
 
 clean:

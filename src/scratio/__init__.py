@@ -20,13 +20,15 @@ if "ipykernel" in sys.modules:
 __all__ = ["OWN", "Rest", "__version__", "datasets", "get", "io", "model", "peers", "pl", "settings", "tl"]
 
 
-def __getattr__(name: str) -> Any:
-    # Imported when first used: torch and scvi-tools take seconds, which `scratio --help` has no need of.
-    if name in {"OWN", "Rest"}:
-        return getattr(import_module("scratio.model"), name)
-    if not name.startswith("_") and find_spec(f"scratio.{name}"):
-        return import_module(f"scratio.{name}")
-    raise AttributeError(f"module 'scratio' has no attribute {name!r}")
+if not TYPE_CHECKING:  # which would take any name for one that exists
+
+    def __getattr__(name: str) -> Any:
+        # Imported when first used: torch and scvi-tools take seconds, which `scratio --help` has no need of.
+        if name in {"OWN", "Rest"}:
+            return getattr(import_module("scratio.model"), name)
+        if not name.startswith("_") and find_spec(f"scratio.{name}"):
+            return import_module(f"scratio.{name}")
+        raise AttributeError(f"module 'scratio' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -16,21 +16,16 @@ DOCUMENTED = """mod
 
 
 def takes_modality(function: Function) -> Function:
-    """Add the parameter ``mod``, by which a function of an AnnData works on one modality of a MuData.
+    """Let a function of an AnnData work on one modality of a MuData, which its parameter ``mod`` names.
 
-    Nothing is copied: the function gets ``mdata.mod[mod]`` itself.
+    Nothing is copied: the function gets ``mdata.mod[mod]`` itself, and never sees ``mod``. It declares ``mod`` all the
+    same, because a type checker cannot see a keyword that a decorator adds.
     """
 
     @wraps(function)
     def call(adata: Any, *args: Any, mod: str | None = None, **kwargs: Any) -> Any:
         return function(adata if mod is None else _modality(adata, mod), *args, **kwargs)
 
-    signature = inspect.signature(function)
-    of_any_name = inspect.Parameter.VAR_KEYWORD
-    named = [parameter for parameter in signature.parameters.values() if parameter.kind is not of_any_name]
-    others = [parameter for parameter in signature.parameters.values() if parameter.kind is of_any_name]
-    added = inspect.Parameter("mod", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="str | None")
-    call.__signature__ = signature.replace(parameters=[*named, added, *others])  # type: ignore[attr-defined]
     call.__doc__ = _documented(inspect.getdoc(function) or "")
     return cast(Function, call)
 

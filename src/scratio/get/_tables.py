@@ -23,7 +23,7 @@ TEST = "pass sample_key= to scratio.tl.differential_abundance, which then tests 
 
 
 @takes_modality
-def table(adata: AnnData, *, key: str = "da", group: str | None = None) -> pd.DataFrame:
+def table(adata: AnnData, *, key: str = "da", group: str | None = None, mod: str | None = None) -> pd.DataFrame:
     """Return the main table of a result.
 
     Parameters
@@ -67,7 +67,7 @@ def table(adata: AnnData, *, key: str = "da", group: str | None = None) -> pd.Da
 
 
 @takes_modality
-def diagnostics(adata: AnnData, *, key: str = "da", group: str | None = None) -> pd.DataFrame:
+def diagnostics(adata: AnnData, *, key: str = "da", group: str | None = None, mod: str | None = None) -> pd.DataFrame:
     """Return how far the log ratios of a comparison can be believed: a row for each treatment, with a verdict.
 
     Parameters
@@ -107,7 +107,7 @@ def diagnostics(adata: AnnData, *, key: str = "da", group: str | None = None) ->
 
 
 @takes_modality
-def calibration(adata: AnnData, *, key: str = "da", group: str | None = None) -> pd.DataFrame:
+def calibration(adata: AnnData, *, key: str = "da", group: str | None = None, mod: str | None = None) -> pd.DataFrame:
     """Return the reliability curve: predicted log ratios beside those that labels of held-out cells show.
 
     Parameters
@@ -147,7 +147,7 @@ def calibration(adata: AnnData, *, key: str = "da", group: str | None = None) ->
 
 
 @takes_modality
-def neighborhoods(adata: AnnData, *, key: str = "da", group: str | None = None) -> pd.DataFrame:
+def neighborhoods(adata: AnnData, *, key: str = "da", group: str | None = None, mod: str | None = None) -> pd.DataFrame:
     """Return what was tested across samples: a row for each neighbourhood of similar cells.
 
     Parameters
@@ -192,7 +192,7 @@ def neighborhoods(adata: AnnData, *, key: str = "da", group: str | None = None) 
 
 
 @takes_modality
-def regions(adata: AnnData, *, key: str = "da", group: str | None = None) -> pd.DataFrame:
+def regions(adata: AnnData, *, key: str = "da", group: str | None = None, mod: str | None = None) -> pd.DataFrame:
     """Return the significant regions that :func:`scratio.tl.regions` has found, the largest first.
 
     Parameters
@@ -235,7 +235,9 @@ def regions(adata: AnnData, *, key: str = "da", group: str | None = None) -> pd.
 
 
 @takes_modality
-def samples(adata: AnnData, *, key: str = "da", group: str | None = None, region: str | None = None) -> pd.DataFrame:
+def samples(
+    adata: AnnData, *, key: str = "da", group: str | None = None, region: str | None = None, mod: str | None = None
+) -> pd.DataFrame:
     """Return the samples of a test: all of them, or those that take part with their share of cells in a region.
 
     Parameters

@@ -12,11 +12,13 @@ if TYPE_CHECKING:
 __all__ = ["FDRL", "OWN", "Rest", "ScRatio"]
 
 
-def __getattr__(name: str) -> Any:
-    # Imported when first used: scratio.fdrl is built on this package, and could not be imported while it is.
-    if name == "FDRL":
-        return import_module("scratio.fdrl").FDRL
-    raise AttributeError(f"module 'scratio.model' has no attribute {name!r}")
+if not TYPE_CHECKING:  # which would take any name for one that exists
+
+    def __getattr__(name: str) -> Any:
+        # Imported when first used: scratio.fdrl is built on this package, and could not be imported while it is.
+        if name == "FDRL":
+            return import_module("scratio.fdrl").FDRL
+        raise AttributeError(f"module 'scratio.model' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -26,6 +26,7 @@ def batch_effect(
     ax: Axes | None = None,
     show: bool | None = None,
     return_fig: bool | None = None,
+    mod: str | None = None,
     **kwargs: Any,
 ) -> Axes:
     """Distribution of the batch effect before and after correction, with its medians.

@@ -35,6 +35,7 @@ def beeswarm(
     ax: Axes | None = None,
     show: bool | None = None,
     return_fig: bool | None = None,
+    mod: str | None = None,
     **kwargs: Any,
 ) -> Axes:
     """Draw the effect of every neighbourhood across samples, by cell type or another annotation.

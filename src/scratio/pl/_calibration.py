@@ -28,6 +28,7 @@ def calibration(
     ax: Axes | None = None,
     show: bool | None = None,
     return_fig: bool | None = None,
+    mod: str | None = None,
 ) -> Axes:
     """Log ratio that held-out labels show against the one that was predicted, for cells with similar log ratios.
 

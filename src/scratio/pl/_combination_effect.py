@@ -35,6 +35,7 @@ def combination_effect(
     ax: Axes | None = None,
     show: bool | None = None,
     return_fig: bool | None = None,
+    mod: str | None = None,
     **kwargs: Any,
 ) -> Axes:
     """Effect of every combination, first treatments by second ones.

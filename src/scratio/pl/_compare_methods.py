@@ -25,6 +25,7 @@ def compare_methods(
     ax: Axes | None = None,
     show: bool | None = None,
     return_fig: bool | None = None,
+    mod: str | None = None,
 ) -> Axes:
     """Error of every method, the smallest on top.
 

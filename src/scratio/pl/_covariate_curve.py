@@ -26,6 +26,7 @@ def covariate_curve(
     ax: Axes | None = None,
     show: bool | None = None,
     return_fig: bool | None = None,
+    mod: str | None = None,
     **kwargs: Any,
 ) -> Axes:
     """Mean log ratio over the values of a covariate, a line for each group with a band of 90%.

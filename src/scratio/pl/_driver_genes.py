@@ -27,6 +27,7 @@ def driver_genes(
     ax: Axes | None = None,
     show: bool | None = None,
     return_fig: bool | None = None,
+    mod: str | None = None,
     **kwargs: Any,
 ) -> Axes:
     """Bars of the genes along which the log ratio changes fastest, with standard errors.

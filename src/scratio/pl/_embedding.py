@@ -57,6 +57,7 @@ def embedding(
     ax: Axes | None = None,
     show: bool | None = None,
     return_fig: bool | None = None,
+    mod: str | None = None,
     **kwargs: Any,
 ) -> Any:
     """Draw cells in two dimensions in the colour of their log ratio: red is more likely under treatment, blue less.

@@ -28,6 +28,7 @@ def history(
     ax: Axes | None = None,
     show: bool | None = None,
     return_fig: bool | None = None,
+    mod: str | None = None,
 ) -> Axes:
     """Draw the losses by training step: the mean over the networks, and their range as a band.
 

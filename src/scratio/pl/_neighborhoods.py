@@ -36,6 +36,7 @@ def neighborhoods(
     ax: Axes | None = None,
     show: bool | None = None,
     return_fig: bool | None = None,
+    mod: str | None = None,
     **kwargs: Any,
 ) -> Axes:
     """Draw the tested neighbourhoods as a graph: their centres in two dimensions, coloured by the effect.

@@ -31,6 +31,7 @@ def regions(
     ax: Axes | None = None,
     show: bool | None = None,
     return_fig: bool | None = None,
+    mod: str | None = None,
     **kwargs: Any,
 ) -> Axes:
     """Draw the significant regions on an embedding, with their names and effects.

@@ -31,6 +31,7 @@ def samples(
     ax: Axes | None = None,
     show: bool | None = None,
     return_fig: bool | None = None,
+    mod: str | None = None,
     **kwargs: Any,
 ) -> Axes:
     """Draw the share of each sample's cells that lie in a region, to see whether one donor carries the difference.

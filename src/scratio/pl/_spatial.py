@@ -32,6 +32,7 @@ def spatial(
     ax: Axes | None = None,
     show: bool | None = None,
     return_fig: bool | None = None,
+    mod: str | None = None,
     **kwargs: Any,
 ) -> Axes:
     """Draw cells or spots in their place on the tissue, in the colour of their log ratio.

@@ -31,6 +31,7 @@ def translate(
     ax: Axes | None = None,
     show: bool | None = None,
     return_fig: bool | None = None,
+    mod: str | None = None,
     **kwargs: Any,
 ) -> Axes:
     """Draw where the cells of one condition were moved to, in two dimensions of the embedding.

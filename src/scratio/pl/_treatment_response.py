@@ -33,6 +33,7 @@ def treatment_response(
     ax: Axes | None = None,
     show: bool | None = None,
     return_fig: bool | None = None,
+    mod: str | None = None,
     **kwargs: Any,
 ) -> Axes:
     """Mean log ratio of the treated cells, donors by treatments, with dendrograms.

@@ -36,6 +36,7 @@ def violin(
     ax: Axes | None = None,
     show: bool | None = None,
     return_fig: bool | None = None,
+    mod: str | None = None,
     **kwargs: Any,
 ) -> Axes:
     """Draw the distribution of the log ratio in each group.

@@ -27,6 +27,7 @@ def volcano(
     ax: Axes | None = None,
     show: bool | None = None,
     return_fig: bool | None = None,
+    mod: str | None = None,
     **kwargs: Any,
 ) -> Axes:
     """Draw the effect of every neighbourhood across samples against its q-value.

@@ -43,6 +43,7 @@ def association(
     key_added: str = "association",
     random_state: int = 0,
     copy: bool = False,
+    mod: str | None = None,
 ) -> AnnData | None:
     r"""Test for every cell whether its state is more frequent in samples with larger numbers, such as age.
 

@@ -34,6 +34,7 @@ def batch_effect(
     copy: bool = False,
     model_kwargs: dict[str, Any] | None = None,
     train_kwargs: dict[str, Any] | None = None,
+    mod: str | None = None,
 ) -> AnnData | None:
     r"""Measure per cell how much more likely its state is in its own batch than in all batches.
 

@@ -61,6 +61,7 @@ def combination_effect(
     copy: bool = False,
     model_kwargs: dict[str, Any] | None = None,
     train_kwargs: dict[str, Any] | None = None,
+    mod: str | None = None,
 ) -> AnnData | None:
     r"""Compare two treatments together with the first one alone, and measure their interaction, for every cell.
 

@@ -43,6 +43,7 @@ def compare_methods(
     key_added: str = "comparison",
     random_state: int = 0,
     copy: bool = False,
+    mod: str | None = None,
 ) -> AnnData | None:
     """Compare methods that estimate a log ratio per cell, and measure how well each one does out of fold.
 

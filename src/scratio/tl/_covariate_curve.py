@@ -33,6 +33,7 @@ def covariate_curve(
     method: str = "auto",
     key_added: str = "curve",
     copy: bool = False,
+    mod: str | None = None,
 ) -> AnnData | None:
     r"""Compare values of a covariate with a reference value, and average the log ratio over groups of cells.
 

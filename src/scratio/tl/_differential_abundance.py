@@ -55,6 +55,7 @@ def differential_abundance(
     copy: bool = False,
     model_kwargs: dict[str, Any] | None = None,
     train_kwargs: dict[str, Any] | None = None,
+    mod: str | None = None,
 ) -> AnnData | None:
     r"""Estimate the log ratio of treatment over reference for every cell, out of fold.
 

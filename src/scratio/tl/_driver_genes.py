@@ -36,6 +36,7 @@ def driver_genes(
     noise_level: float = 0.1,
     key_added: str = "drivers",
     copy: bool = False,
+    mod: str | None = None,
 ) -> AnnData | None:
     r"""Rank genes by how fast the log ratio grows or falls along them, averaged over groups of cells.
 

@@ -31,6 +31,7 @@ def log_ratio(
     out: str | Path | None = None,
     overwrite: bool = False,
     progress_bar: bool | None = None,
+    mod: str | None = None,
     **kwargs,
 ) -> AnnData | None:
     r"""Compare two conditions of a trained model by a log ratio per cell.

@@ -57,6 +57,7 @@ def regions(
     group: str | None = None,
     max_qvalue: float = 0.1,
     copy: bool = False,
+    mod: str | None = None,
 ) -> AnnData | None:
     """Join significant neighbourhoods that touch, and name what they are made of.
 

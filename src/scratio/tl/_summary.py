@@ -59,7 +59,7 @@ OF_ONE = {"calibration", "evidence"}
 
 
 @takes_modality
-def summary(adata: AnnData, *, key: str = "da", groupby: str | None = None) -> Summary:
+def summary(adata: AnnData, *, key: str = "da", groupby: str | None = None, mod: str | None = None) -> Summary:
     """Summarise a result of scratio, as text or, in a notebook, as HTML.
 
     Parameters

@@ -26,6 +26,7 @@ def translate(
     target: ConditionDict,
     key_added: str | None = None,
     copy: bool = False,
+    mod: str | None = None,
     **kwargs: Any,
 ) -> AnnData | None:
     r"""Move the cells of one condition to the distribution of another (unpaired translation).

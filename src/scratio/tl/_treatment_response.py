@@ -34,6 +34,7 @@ def treatment_response(
     copy: bool = False,
     model_kwargs: dict[str, Any] | None = None,
     train_kwargs: dict[str, Any] | None = None,
+    mod: str | None = None,
 ) -> AnnData | None:
     r"""Compare treated with untreated cells of each donor: a log ratio per cell, and a table of all donors.
 
