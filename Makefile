@@ -22,9 +22,9 @@ TREATMENT ?=
 REFERENCE ?=
 REP ?= X_pca
 
-.PHONY: help setup test test-lowest test-newest clean-newest coverage audit lint typecheck docs figures docs-screenshots demo bench-accuracy bench-speed bench-estimators bench-device bench-scale bench-analyses bench-stats bench-peers bench-significance-peers tutorials pipelines dist clean
+.PHONY: help setup test test-lowest test-newest clean-newest coverage audit lint typecheck docs figures docs-screenshots demo bench-accuracy bench-speed bench-estimators bench-device bench-scale bench-cohort bench-analyses bench-stats bench-peers bench-significance-peers tutorials pipelines dist clean
 help:
-	@echo "make demo | test | test-lowest | test-newest | coverage | audit | lint | typecheck | bench-accuracy | bench-speed | bench-estimators | bench-device | bench-scale | bench-analyses | bench-stats | bench-peers | bench-significance-peers | docs | figures | docs-screenshots | tutorials | pipelines | dist | clean"
+	@echo "make demo | test | test-lowest | test-newest | coverage | audit | lint | typecheck | bench-accuracy | bench-speed | bench-estimators | bench-device | bench-scale | bench-cohort | bench-analyses | bench-stats | bench-peers | bench-significance-peers | docs | figures | docs-screenshots | tutorials | pipelines | dist | clean"
 
 setup: $(VENV)/.installed-$(EXTRAS)
 
@@ -101,6 +101,10 @@ bench-device: setup
 # From 10^4 to 10^7 cells on disk, half an hour and 3 GB of temporary files; BENCH_ARGS=--quick for a minute.
 bench-scale: setup
 	$(BIN)/python benchmarks/scale.py $(BENCH_ARGS)
+
+# 200,000 cells of 140 donors from a file, half an hour; BENCH_ARGS=--quick for a minute.
+bench-cohort: setup
+	$(BIN)/python benchmarks/large_cohort.py $(BENCH_ARGS)
 
 # The paper's benchmarks with every peer, hours; BENCH_ARGS=--quick for a minute.
 bench-peers: setup

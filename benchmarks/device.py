@@ -10,7 +10,8 @@ seconds of training the networks (``training_seconds``), of the calibration by h
 quadrature along the flow for 2,000 of them with the training of the denoiser (``flow_seconds``); the most memory that
 the accelerator held; the mean square error against the truth. ``difference`` is the root mean square difference
 between the log ratios of this row and those of the run's first accelerator, in standard errors. ``scored_on`` is
-where the network lay when it scored. Accelerators that this machine has not are left out, and the script says so.
+where the network lay when it scored: where it was trained. ``score_cpu_seconds`` is the same scoring by the CPU.
+Accelerators that this machine has not are left out, and the script says so.
 """
 
 from __future__ import annotations
@@ -68,6 +69,10 @@ def measure(n_cells: int, accelerator: str, max_steps: int | None) -> tuple[dict
     clock = Clock()
     values, errors = model.log_ratio(**CONTRAST, return_std=True)
     row["score_seconds"] = clock.read()["seconds"]
+    if accelerator != "cpu":
+        clock = Clock()
+        model.log_ratio(**CONTRAST, return_std=True, accelerator="cpu")
+        row["score_cpu_seconds"] = clock.read()["seconds"]
     clock = Clock()
     if n_cells <= MOST_WITH_FLOW and max_steps is None:
         model.log_ratio(**CONTRAST, method="quadrature", rows=np.arange(min(N_FLOW, n_cells)))

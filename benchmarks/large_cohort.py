@@ -1,4 +1,4 @@
-"""Differential abundance of 200,000 cells of 140 donors from a file: seconds, memory, and whether the findings are right.
+"""Differential abundance of 200,000 cells of 140 donors from a file: seconds, memory, and what is found.
 
     python benchmarks/large_cohort.py             # writes benchmarks/results/large_cohort.csv; 30 minutes on two cores
     python benchmarks/large_cohort.py --quick     # a minute, on few cells; the figures mean nothing

@@ -274,6 +274,7 @@ QUICK = [
     "real_labels",
     "replicates",
     "scale",
+    "large_cohort",
     "significance",
     "significance_compared",
     "significance_designs",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 import yaml
 from packaging.version import Version
 
+import scratio
 import scratio.cli
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -273,3 +275,31 @@ def test_the_command_is_installed_with_the_package():
 def test_the_version_comes_from_git_and_is_one_that_pip_can_order():
     assert PROJECT["dynamic"] == ["version"]
     assert Version(scratio.__version__) >= Version("0.1.dev0")
+
+
+def test_show_versions_names_every_dependency_the_system_and_the_accelerators(capsys, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda k: f"GPU number {k}")
+    scratio.show_versions()
+    found = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert found["scratio"] == scratio.__version__
+    needed = {re.split(r"[^\w.-]", text)[0] for text in PROJECT["dependencies"]}
+    assert needed <= found.keys()
+    assert all(found[name] == importlib.metadata.version(name) for name in needed)
+    assert found["accelerators"].startswith("GPU number 0, GPU number 1")
+    assert found["system"] == platform.platform()
+
+
+def test_show_versions_says_which_dependency_is_missing(capsys, monkeypatch):
+    def version(name: str) -> str:
+        if name in {"torchdiffeq", "igraph"}:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "1.0"
+
+    monkeypatch.setattr("scratio._versions.version", version)
+    scratio.show_versions()
+    found = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert found["torchdiffeq"] == "not installed"
+    assert "igraph" not in found

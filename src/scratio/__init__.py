@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from scratio._settings import settings
+from scratio._versions import show_versions
 
 if TYPE_CHECKING:
     from scratio import datasets, get, io, model, peers, pl, tl
@@ -17,7 +18,20 @@ __version__ = version("scratio")
 if "ipykernel" in sys.modules:
     import_module("scratio._progress").import_tqdm()
 
-__all__ = ["OWN", "Rest", "__version__", "datasets", "get", "io", "model", "peers", "pl", "settings", "tl"]
+__all__ = [
+    "OWN",
+    "Rest",
+    "__version__",
+    "datasets",
+    "get",
+    "io",
+    "model",
+    "peers",
+    "pl",
+    "settings",
+    "show_versions",
+    "tl",
+]
 
 
 if not TYPE_CHECKING:  # which would take any name for one that exists
