@@ -481,6 +481,18 @@ def test_scores_are_those_of_the_library_out_of_fold_for_training_cells(are_trai
     assert imread(plot).std() > 0.01
 
 
+def test_scores_are_computed_on_the_accelerator_that_is_named(source, model, tmp_path, monkeypatch):
+    out = tmp_path / "out.h5ad"
+    result = invoke("score", source, "--model", model, *SCORE, "--accelerator", "cpu", "--out", out)
+    assert result.exit_code == 0, result.stderr
+    assert ad.read_h5ad(out).uns["log_ratio"]["params"]["accelerator"] == "cpu"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    result = invoke("score", source, "--model", model, *SCORE, "--accelerator", "cuda", "--out", tmp_path / "no.h5ad")
+    assert result.exit_code == 2
+    assert "accelerator='cuda': PyTorch finds no such accelerator on this machine" in result.stderr.replace("\n", " ")
+    assert not (tmp_path / "no.h5ad").exists()
+
+
 def test_cells_that_are_scored_stay_on_disk(source, model, tmp_path, monkeypatch):
     score, seen = tl.log_ratio, []
 

@@ -395,6 +395,29 @@ def test_scores_are_computed_on_the_accelerator_that_is_asked_for(models, device
     assert model.device.type == "cpu"
 
 
+def test_a_killed_run_on_the_accelerator_may_go_on_without_it(models, device, tmp_path, monkeypatch):
+    model, expected = models["potential"], models["potential"].log_ratio(**CONTRAST)
+    monkeypatch.setattr("scratio.tl._score_file.CHUNK", 150)
+    rows = model.log_ratio
+
+    def killed(*args: Any, **kwargs: Any) -> Any:
+        if kwargs["rows"].start:
+            raise KeyboardInterrupt
+        return rows(*args, **kwargs)
+
+    monkeypatch.setattr(model, "log_ratio", killed)
+    out = tmp_path / "scores.h5ad"
+    with pytest.raises(KeyboardInterrupt):
+        scratio.tl.log_ratio(model.adata, model, **CONTRAST, out=out, copy=True, accelerator=pretended.NAME)
+    assert device.waits
+    monkeypatch.undo()
+    monkeypatch.setattr("scratio.tl._score_file.CHUNK", 150)
+    device.waits.clear()
+    found = scratio.tl.log_ratio(model.adata, model, **CONTRAST, out=out, copy=True)
+    assert not device.waits
+    np.testing.assert_allclose(found.obs["log_ratio"], expected, **ROUNDING)
+
+
 def test_a_denoiser_is_trained_where_the_model_lies(models, device, monkeypatch):
     monkeypatch.setattr("scratio.model._denoiser.FEWEST_STEPS", 10)
     monkeypatch.setattr("scratio.model._denoiser.MOST_STEPS", 10)

@@ -36,6 +36,7 @@ from scratio.cli._options import (
     Quiet,
     RandomState,
     SampleKey,
+    ScoringAccelerator,
     SeveralValues,
     Treatments,
     UseRep,
@@ -373,6 +374,7 @@ def score(
     std: Annotated[
         bool, typer.Option("--std", help="Also compute the standard error of every log ratio.", show_default=False)
     ] = False,
+    accelerator: ScoringAccelerator = None,
     key_added: KeyAdded = "log_ratio",
     plot: Plot = None,
     basis: Basis = None,
@@ -397,4 +399,5 @@ def score(
         from scratio.cli import _work
 
         settings = {"key_added": key, "method": method.value, **({"return_std": True} if std else {})}
+        settings |= {} if accelerator is None else {"accelerator": accelerator.value}
         _work.run_score(talk, paths, model, top, bottom, settings, basis=basis)

@@ -156,6 +156,10 @@ AcceleratorOption = Annotated[
         "--accelerator", help="Device to train on. By default the best that is available.", rich_help_panel=TRAINING
     ),
 ]
+ScoringAccelerator = Annotated[
+    Accelerator | None,
+    typer.Option("--accelerator", help="Device to score on. By default the CPU.", show_default=False),
+]
 Backed = Annotated[
     bool,
     typer.Option(

@@ -65,7 +65,7 @@ def log_ratio(
     progress_bar
         Whether to show a bar with the remaining time. By default it is shown from a million cells on.
     **kwargs
-        For :meth:`scratio.model.ScRatio.log_ratio`.
+        For :meth:`scratio.model.ScRatio.log_ratio`, such as ``return_std=True`` or ``accelerator="gpu"``.
 
     Returns
     -------
@@ -116,6 +116,8 @@ def log_ratio(
     plan = check_key_added(adata, key_added, obs=names, reads=reads)
     ends: dict[str, Any] = {"numerator": numerator, "denominator": denominator}
     params = {**ends, "method": method, **kwargs}
+    # A run that was killed may go on where there is no GPU.
+    asked = {name: value for name, value in params.items() if name != "accelerator"}
     path = None if out is None else check_out(out, overwrite, adata)
 
     def score(rows: slice | None = None, shown: bool | None = False) -> dict[str, np.ndarray]:
@@ -129,7 +131,7 @@ def log_ratio(
     if path is None:
         columns = score(None, progress_bar)
     else:
-        columns = scored_columns(adata, model, path, params, score, progress_bar)
+        columns = scored_columns(adata, model, path, asked, score, progress_bar)
     result = record("log_ratio", params, scored_fingerprint(adata, model))
     if path is not None:
         write_result(adata, path, columns, key_added, {**result, WRITTEN: {"obs": np.asarray(names)}})
