@@ -106,9 +106,11 @@ bench-scale: setup
 bench-cohort: setup
 	$(BIN)/python benchmarks/large_cohort.py $(BENCH_ARGS)
 
-# The paper's benchmarks with every peer, hours; BENCH_ARGS=--quick for a minute.
+# The paper's benchmarks with every peer, hours; BENCH_ARGS=--quick for a minute. For the MrVI of today, which needs
+# Python 3.12 or newer, after `make test-newest`:
+#   .venv-newest/bin/python benchmarks/differential_abundance_counts.py --methods mrvi mrvi-early
 bench-peers: setup
-	for name in gaussians mutual_information non_gaussian differential_abundance fdrl; do \
+	for name in gaussians mutual_information non_gaussian differential_abundance differential_abundance_counts fdrl; do \
 		$(BIN)/python benchmarks/$$name.py $(BENCH_ARGS) || exit 1; done
 
 # The analyses on real cells, an hour or so; the folder of the data is SCRATIO_DATA. BENCH_ARGS=--quick for a minute.

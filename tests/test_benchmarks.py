@@ -15,6 +15,7 @@ import torch
 from scipy.integrate import quad
 from scipy.special import digamma, expit, gammaln, logit
 from scipy.stats import multivariate_normal
+from sklearn.neighbors import NearestNeighbors
 
 import scratio
 
@@ -263,6 +264,7 @@ QUICK = [
     "combinations",
     "device",
     "differential_abundance",
+    "differential_abundance_counts",
     "donors",
     "driver_genes",
     "far_apart",
@@ -291,7 +293,8 @@ def test_a_quick_benchmark_runs_through_and_writes_nothing(benchmark, name, monk
     assert len(said.splitlines()) >= 3
     # Where nothing is planted, neither the power of a test nor a slope on the truth is defined; a group of cells has
     # no standard error across batches; and real cells are not moved.
-    undefined = ("batch_correction", "differential_abundance", "fdrl", "significance", "significance_compared")
+    undefined = ("batch_correction", "differential_abundance", "differential_abundance_counts", "fdrl")
+    undefined += ("significance", "significance_compared")
     assert ("nan" in said.lower()) == (name in undefined)
     assert not list(tmp_path.iterdir())
 
@@ -332,6 +335,36 @@ def test_planted_labels_follow_their_log_ratio_and_the_truth_measures_best(bench
     nothing = module.measures(np.zeros(40_000), module.planted(cells, 0.5, seed=0))
     assert nothing["pr_auc"] == pytest.approx(0.3)
     assert (nothing["nar"], nothing["csp"], nothing["false_positives"]) == (1.0, 0.5, 0.0)
+
+
+def test_cell_types_that_are_told_by_markers_are_those_of_the_neighbours(benchmark, real_data):
+    shares = real_data("kang2018_pbmc_ifnb_pca").obs["cell_type"].value_counts(normalize=True)
+    real_data("kang2018_pbmc_ifnb_counts2k")
+    module = benchmark("differential_abundance_counts")
+    cells = module.real_cells()
+    change, x = cells.obs["change"].to_numpy(), cells.obsm["X_pca"]
+    # Other cells of the same experiment, with the types that were published.
+    monocytes = shares[["CD14+ Monocytes", "FCGR3A+ Monocytes"]].sum()
+    assert (change == 1.0).mean() == pytest.approx(monocytes, abs=0.04)
+    assert (change == -1.0).mean() == pytest.approx(shares["B cells"], abs=0.03)
+    near = NearestNeighbors(n_neighbors=15).fit(x).kneighbors(return_distance=False)
+    for kind in (1.0, -1.0, 0.0):
+        assert (change[near[change == kind]] == kind).mean() > 0.9
+
+
+def test_mrvi_gets_samples_of_one_condition_and_nearly_one_size(benchmark, monkeypatch):
+    module = benchmark("differential_abundance_counts")
+    adata = module.planted(module.made_up_cells(), 0.9, 0)
+    given = []
+    monkeypatch.setattr(module.peers, "mrvi", lambda *args, **kwargs: given.append((args, kwargs)))
+    module.by_mrvi(adata, "mrvi-early", 0, False)
+    (counts, samples, is_treated), kwargs = given[0]
+    table = pd.crosstab(samples, is_treated).to_numpy()
+    assert counts.shape == adata.shape
+    assert table.shape == (8, 2)
+    assert ((table > 0).sum(axis=1) == 1).all()
+    assert np.ptp(table[table[:, 0] > 0, 0]) <= 1
+    assert kwargs["early_stopping"]
 
 
 def test_what_is_measured_again_replaces_what_was_there(benchmark, tmp_path):

@@ -12,9 +12,11 @@ import pytest
 import torch
 from anndata import AnnData
 from packaging.version import Version
+from scipy.sparse import csr_matrix
 
 import scratio
 from scratio import peers
+from scratio._random import seeded_globals
 from scratio.peers._base import Standardiser
 from scratio.peers._paths import BridgePath, GaussianToData
 
@@ -63,27 +65,81 @@ def test_the_same_seed_gives_the_same_bits_and_another_other_ones(name):
         assert not np.array_equal(found[0], found[2])
 
 
-@pytest.mark.skipif(Version(version("scvi-tools")) < Version("1.4.2"), reason="MrVI of scvi-tools 1.4.0 does not learn")
-@pytest.mark.filterwarnings("ignore")
-def test_mrvi_tells_samples_apart_that_differ():
-    # Half of the treated cells express other genes; scvi-tools draws from global generators, which are restored.
+needs_mrvi = pytest.mark.skipif(
+    Version(version("scvi-tools")) < Version("1.4.1"), reason="MrVI on torch does not learn in scvi-tools 1.4.0"
+)
+MRVI = {"max_epochs": 15, "accelerator": "cpu"}
+
+
+def planted_counts() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Counts of two cell types in 3 treated and 3 other samples, the samples, which are treated, and the first type."""
     rng = np.random.default_rng(0)
-    sample = np.arange(400) % 4
-    is_treated = sample < 2
-    moved = is_treated & (np.arange(400) % 8 < 4)
-    rate = np.where(moved[:, None] & (np.arange(30) < 15), 12.0, 2.0)
-    states = np.random.get_state(), random.getstate()
-    try:
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            np.random.seed(0)
-            settings = {"max_epochs": 40, "accelerator": "cpu", "enable_progress_bar": False}
-            found = peers.mrvi(rng.poisson(rate).astype(np.float32), sample, is_treated, **settings)
-    finally:
-        np.random.set_state(states[0])
-        random.setstate(states[1])
-    assert found.shape == (400,)
-    assert found[moved].mean() > found[~is_treated].mean() + 1.0
+    sample = np.arange(600) % 6
+    is_first = rng.uniform(size=600) < np.where(sample < 3, 0.5, 0.15)
+    rate = np.where(is_first[:, None] == (np.arange(30) < 15), 12.0, 2.0)
+    return rng.poisson(rate), sample, sample < 3, is_first
+
+
+@needs_mrvi
+def test_mrvi_finds_a_planted_difference():
+    counts, sample, is_treated, is_first = planted_counts()
+    found = peers.mrvi(counts, sample, is_treated, **MRVI)
+    assert found.dtype == np.float64
+    for is_type, sign in ((is_first, 1.0), (~is_first, -1.0)):
+        # Of two types that do not overlap, the log ratio is that of their shares.
+        truth = np.log(is_type[is_treated].mean() / is_type[~is_treated].mean())
+        assert found[is_type].mean() == pytest.approx(truth, abs=0.25)
+        assert (sign * found[is_type] > 0.0).mean() > 0.95
+
+
+@needs_mrvi
+def test_mrvi_turns_its_sign_with_the_labels_and_repeats_itself(tmp_path, monkeypatch, capfd):
+    counts, sample, is_treated, _ = planted_counts()
+    monkeypatch.chdir(tmp_path)
+    with torch.inference_mode():
+        found = peers.mrvi(csr_matrix(counts), sample, is_treated, **MRVI)
+    np.testing.assert_array_equal(peers.mrvi(counts, sample, is_treated, **MRVI), found)
+    np.testing.assert_allclose(peers.mrvi(counts, sample, ~is_treated, **MRVI), -found)
+    assert not np.array_equal(peers.mrvi(counts, sample, is_treated, random_state=1, **MRVI), found)
+    assert not list(tmp_path.iterdir())
+    assert capfd.readouterr() == ("", "")
+
+
+def test_global_generators_are_seeded_within_the_block_and_restored_after_an_error():
+    def drawn() -> tuple[float, float, float]:
+        return float(torch.rand(())), np.random.uniform(), random.random()
+
+    before, found = (torch.random.get_rng_state(), np.random.get_state()[2], random.getstate()), []
+    for seed in (3, 3, 4):
+        with pytest.raises(ZeroDivisionError), seeded_globals(seed):
+            found.append(drawn())
+            raise ZeroDivisionError
+    assert found[0] == found[1]
+    assert all(a != b for a, b in zip(found[0], found[2], strict=True))
+    assert torch.equal(before[0], torch.random.get_rng_state())
+    assert before[1:] == (np.random.get_state()[2], random.getstate())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"is_treatment": np.ones(8, dtype=bool)}, "must hold both conditions"),
+        ({"samples": np.array([0, 1, 2, 3, 4, 5, 6, 0])}, r"both are in \['0'\]"),
+        ({"samples": np.array([0, 0, 0, 0, 1, 1, 2, 2])}, "each condition must have at least two samples"),
+        ({"counts": np.full((8, 3), 0.5)}, "whole numbers of at least 0"),
+        ({"counts": csr_matrix(-np.eye(8))}, "whole numbers of at least 0"),
+    ],
+)
+def test_what_mrvi_cannot_compare_is_refused(change, message):
+    given = {"counts": np.ones((8, 3)), "samples": np.arange(8) // 2, "is_treatment": np.arange(8) < 4}
+    with pytest.raises(ValueError, match=message):
+        peers.mrvi(**{**given, **change})
+
+
+def test_an_mrvi_that_does_not_learn_is_refused(monkeypatch):
+    monkeypatch.setattr("scratio._compat.version", lambda package: "1.4.0.post1")
+    with pytest.raises(ImportError, match=r"does not learn in scvi-tools 1.4.0.post1: install scvi-tools>=1.4.1"):
+        peers.mrvi(np.ones((8, 3)), np.arange(8) // 2, np.arange(8) < 4)
 
 
 @pytest.mark.skipif(not peers.is_installed("pertpy"), reason="Milo needs pertpy, which is no requirement of scratio")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any
 
 from anndata import AnnData
@@ -21,7 +22,19 @@ __all__ = [
 
 
 def mrvi_of(adata: AnnData, sample_key: str) -> Any:
-    """MrVI's model of counts, on torch: a class of its own in scvi-tools 1.4, the only one from 1.5 on."""
+    """MrVI's model of counts, on torch: a class of its own in scvi-tools 1.4, the only one from 1.5 on.
+
+    Raises
+    ------
+    ImportError
+        If the MrVI of the installed scvi-tools does not learn.
+    """
+    found = version("scvi-tools")
+    if found.split(".post")[0] == "1.4.0":
+        raise ImportError(
+            f"MrVI on torch does not learn in scvi-tools {found}: install scvi-tools>=1.4.1; 1.4.3, which needs Python "
+            "3.12 or newer, corrects its architecture"
+        )
     import scvi.external  # imports much that nothing else needs
 
     model = getattr(scvi.external, "TorchMRVI", None) or scvi.external.MRVI

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 
@@ -22,6 +26,24 @@ def child_seed(seed: int, *path: int) -> int:
 def torch_generator(seed: int, *path: int, device: torch.device | str = "cpu") -> torch.Generator:
     """Generator of its own for one purpose."""
     return torch.Generator(device=device).manual_seed(child_seed(seed, *path))
+
+
+@contextmanager
+def seeded_globals(seed: int) -> Iterator[None]:
+    """Seed the global generators within the block, and put their states back after it.
+
+    For packages that draw from global generators and take no other. scratio itself never does.
+    """
+    states = np.random.get_state(), random.getstate()
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            np.random.seed(seed % 2**32)
+            random.seed(seed)
+            yield
+    finally:
+        np.random.set_state(states[0])
+        random.setstate(states[1])
 
 
 def row_keys(x: np.ndarray, seed: int) -> np.ndarray:

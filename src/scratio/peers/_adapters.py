@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import redirect_stderr, redirect_stdout
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -12,17 +14,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from lightning.fabric.utilities.warnings import PossibleUserWarning
+from scipy.sparse import issparse
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
-from scratio._caller import interruptible
+from scratio._caller import differentiable, interruptible, quiet
 from scratio._compat import mrvi_of
+from scratio._random import child_seed, seeded_globals
 
 INSTALL = {
     "meld": "pip install --no-deps meld graphtools pygsp scprep tasklogger (its own pins exclude current pandas)",
     "pertpy": "pip install pertpy pydeseq2",
     "pydeseq2": "pip install pydeseq2",
 }
+_MRVI_SPLIT, _MRVI_GLOBAL = 71, 72
 
 
 def is_installed(package: str) -> bool:
@@ -132,21 +138,35 @@ def milo(
     return CellTest(np.log(2.0) * of_cells("logFC", 0.0), of_cells("PValue", 1.0), of_cells("SpatialFDR", 1.0))
 
 
+@differentiable()
 def mrvi(
-    counts: Any, samples: np.ndarray, is_treatment: np.ndarray, *, max_epochs: int | None = None, **kwargs: Any
+    counts: Any,
+    samples: np.ndarray,
+    is_treatment: np.ndarray,
+    *,
+    max_epochs: int | None = None,
+    random_state: int = 0,
+    **kwargs: Any,
 ) -> np.ndarray:
     """Run MrVI of scvi-tools (Boyeau et al. 2025, doi 10.1038/s41592-025-02808-x), which models differences of samples.
 
-    MrVI needs counts. Its architecture has a bug before scvi-tools 1.4.3, so name the version with any result.
+    The log ratio of a cell compares the mean densities of the treated and of the other samples, at the place of the
+    cell in MrVI's latent space. The cell's own sample is left out of these means. The model was trained on the cell.
+
+    scvi-tools 1.4.3 corrected MrVI's architecture and needs Python 3.12 or newer. On Python 3.11 this function runs the
+    MrVI of 1.4.1 or 1.4.2, so name the version with any result.
 
     Parameters
     ----------
     counts
-        Counts, shape (n, n_genes), dense or sparse.
+        Counts, shape (n, n_genes), dense or sparse. The time grows with the number of genes.
     samples, is_treatment
-        Sample of every cell, and whether it is of the treatment; shape (n,). A sample has one condition.
+        Sample of every cell, and whether it is of the treatment; shape (n,). A sample has one condition, and a
+        condition has at least two samples.
     max_epochs
-        Passes over the cells; by default MrVI's own default.
+        Passes over the cells; by default MrVI's own default, 400 for up to 20,000 cells.
+    random_state
+        Seed of the networks, and of the tenth of the cells that is held out for the validation loss.
     **kwargs
         Arguments for MrVI's ``train``.
 
@@ -156,17 +176,55 @@ def mrvi(
 
     Raises
     ------
+    ImportError
+        If the MrVI of the installed scvi-tools does not learn.
     ValueError
-        If all cells have one condition.
+        If all cells have one condition, if a sample has two conditions or a condition has one sample, or if the counts
+        are not whole numbers of at least 0.
     """
     _both(is_treatment)
     obs = pd.DataFrame({"sample": np.asarray(samples).astype(str), "group": np.where(is_treatment, "num", "den")})
+    _check_samples(obs)
+    _check_counts(counts)
     adata = AnnData(counts, obs=obs.set_index(obs.index.map("cell{}".format)))
-    model = mrvi_of(adata, "sample")
-    with interruptible():
-        model.train(max_epochs=max_epochs, **kwargs)
-    found = model.differential_abundance(sample_cov_keys=["group"])["group_log_probs"]
+    # scvi-tools takes the seed of its split from the operating system, unless one is set for the whole process.
+    order = np.random.default_rng(child_seed(random_state, _MRVI_SPLIT)).permutation(len(obs))
+    held_out, train = np.split(order, [len(obs) // 10])
+    with seeded_globals(child_seed(random_state, _MRVI_GLOBAL)), _silent():
+        model = mrvi_of(adata, "sample")
+        split = {"datasplitter_kwargs": {"external_indexing": [train, held_out, np.array([], dtype=int)]}}
+        with interruptible():
+            model.train(max_epochs=max_epochs, **{"enable_progress_bar": False, **split, **kwargs})
+        found = model.differential_abundance(sample_cov_keys=["group"])["group_log_probs"]
     return np.asarray(found.sel(group="num") - found.sel(group="den"), dtype=np.float64)
+
+
+def _check_samples(obs: pd.DataFrame) -> None:
+    groups = obs.groupby("sample")["group"].nunique()
+    if (groups > 1).any():
+        raise ValueError(f"a sample must have one condition; both are in {sorted(groups.index[groups > 1])}")
+    if (obs.groupby("group")["sample"].nunique() < 2).any():
+        raise ValueError(
+            "each condition must have at least two samples: MrVI leaves the cell's own sample out of its density, and "
+            "nothing is left of a condition with one"
+        )
+
+
+def _check_counts(counts: Any) -> None:
+    values = counts.data if issparse(counts) else np.asarray(counts)
+    if (values < 0.0).any() or (values % 1.0 != 0.0).any():
+        raise ValueError("counts must be whole numbers of at least 0: pass the counts themselves, not log values")
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep from the console what scvi-tools, Lightning and their progress bars print or advise."""
+    loggers = ("scvi", "lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()), quiet(*loggers):
+        warnings.filterwarnings("ignore", category=PossibleUserWarning)
+        # scvi-tools makes a tensor of a pandas array, and only reads it.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        yield
 
 
 def _both(is_treatment: np.ndarray) -> None:
