@@ -1,7 +1,14 @@
 # Everything runs in .venv, which the first target makes; nothing but Python (3.11 or newer) and make is needed.
-PYTHON ?= python3
 VENV ?= .venv
-BIN := $(VENV)/bin
+# On Windows it takes a make and the shell that come with Git; environments there have another folder of programs.
+ifeq ($(OS),Windows_NT)
+PYTHON ?= python
+PROGRAMS := Scripts
+else
+PYTHON ?= python3
+PROGRAMS := bin
+endif
+BIN := $(VENV)/$(PROGRAMS)
 EXTRAS ?= test
 CONSTRAINTS ?= constraints.txt
 TORCH ?= $(filter torch==%,$(shell cat constraints.txt))
@@ -22,9 +29,9 @@ TREATMENT ?=
 REFERENCE ?=
 REP ?= X_pca
 
-.PHONY: help setup test test-lowest test-newest clean-newest coverage audit lint typecheck docs figures docs-screenshots demo bench-accuracy bench-speed bench-estimators bench-device bench-scale bench-cohort bench-analyses bench-stats bench-peers bench-significance-peers tutorials pipelines dist clean
+.PHONY: help setup test test-quick test-lowest test-newest clean-newest coverage audit lint typecheck docs figures docs-screenshots demo bench-accuracy bench-speed bench-estimators bench-device bench-scale bench-cohort bench-analyses bench-stats bench-peers bench-significance-peers tutorials pipelines dist clean
 help:
-	@echo "make demo | test | test-lowest | test-newest | coverage | audit | lint | typecheck | bench-accuracy | bench-speed | bench-estimators | bench-device | bench-scale | bench-cohort | bench-analyses | bench-stats | bench-peers | bench-significance-peers | docs | figures | docs-screenshots | tutorials | pipelines | dist | clean"
+	@echo "make demo | test | test-quick | test-lowest | test-newest | coverage | audit | lint | typecheck | bench-accuracy | bench-speed | bench-estimators | bench-device | bench-scale | bench-cohort | bench-analyses | bench-stats | bench-peers | bench-significance-peers | docs | figures | docs-screenshots | tutorials | pipelines | dist | clean"
 
 setup: $(VENV)/.installed-$(EXTRAS)
 
@@ -38,6 +45,12 @@ $(VENV)/.installed-%: pyproject.toml $(CONSTRAINTS)
 test: setup
 	$(ONE_THREAD) $(BIN)/python -m pytest $(WARNINGS) $(PYTEST_ARGS)
 
+# What CI runs on macOS and Windows too, three minutes on two cores: training, scoring, saved models, the command line,
+# cells in h5ad and zarr, plots. tests/test_packaging.py holds the list to that.
+QUICK := platforms saving strangers_files cli containers get pl association summary progress interrupt datasets paths
+test-quick: setup
+	$(ONE_THREAD) $(BIN)/python -m pytest $(PYTEST_ARGS) $(QUICK:%=tests/test_%.py)
+
 # With the lowest versions that pyproject.toml allows, in an environment of its own.
 test-lowest:
 	$(MAKE) test WARNINGS= VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt
@@ -48,7 +61,7 @@ NEWEST_PYTHON ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/pytho
 test-newest:
 	@"$(NEWEST_PYTHON)" --version || { echo "name a Python 3.13: make test-newest NEWEST_PYTHON=/path/to/python"; exit 1; }
 	$(MAKE) test WARNINGS= PYTHON="$(NEWEST_PYTHON)" VENV=.venv-newest CONSTRAINTS=constraints-newest.txt TORCH=torch
-	.venv-newest/bin/python -m pip list --disable-pip-version-check
+	.venv-newest/$(PROGRAMS)/python -m pip list --disable-pip-version-check
 
 clean-newest:
 	rm -rf .venv-newest
@@ -129,7 +142,7 @@ PEERS ?= milo_edgepython milo_pertpy cna kompot
 PYTHON_OF_milo_pertpy ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.12.*/bin/python3.12) python3.12)
 .venv-peer-%/.installed: benchmarks/significance_peers/%.txt
 	"$(or $(PYTHON_OF_$*),$(PYTHON))" -m venv .venv-peer-$*
-	.venv-peer-$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	.venv-peer-$*/$(PROGRAMS)/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
 bench-significance-peers: setup $(PEERS:%=.venv-peer-%/.installed)
@@ -181,11 +194,11 @@ dist:
 	$(BIN)/python -m build --outdir dist
 	$(BIN)/python -m twine check --strict dist/*
 	$(PYTHON) -m venv .venv-wheel
-	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(TORCH)
-	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt dist/*.whl
-	.venv-wheel/bin/scratio --version
+	.venv-wheel/$(PROGRAMS)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(TORCH)
+	.venv-wheel/$(PROGRAMS)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt dist/*.whl
+	.venv-wheel/$(PROGRAMS)/scratio --version
 	test -f .venv-wheel/lib/python3*/site-packages/scratio/py.typed # types are part of the package
-	.venv-wheel/bin/python -I demo/run.py
+	.venv-wheel/$(PROGRAMS)/python -I demo/run.py
 
 clean:
 	rm -rf $(VENV) .venv-* build dist docs/_build docs/api/generated docs/tutorials

@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -298,6 +297,18 @@ def parts_of(run: Measure, sizes: tuple[int, ...], quick: bool) -> dict[str, Cal
     }
 
 
+def peak_gigabytes() -> float:
+    """Peak memory of this process, libraries included."""
+    if sys.platform == "win32":
+        import psutil  # comes with dask's distributed
+
+        return psutil.Process().memory_info().peak_wset / 2**30
+    import resource  # not on Windows
+
+    # In bytes on macOS, in kibibytes on Linux.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+
+
 def picture() -> None:
     """Seconds and memory against cells."""
     scoring, training = (pd.read_csv(RESULTS / f"scale_{name}.csv") for name in ("scoring", "training"))
@@ -326,8 +337,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.measure:
         row = MEASURES[options.measure](options.folder, options.n, STEPS)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print("RESULT " + json.dumps({**row, "gigabytes": round(peak, 3)}), flush=True)
+        print("RESULT " + json.dumps({**row, "gigabytes": round(peak_gigabytes(), 3)}), flush=True)
         return
     sizes = (2_000, 4_000) if options.quick else SIZES
     with tempfile.TemporaryDirectory() as temporary:

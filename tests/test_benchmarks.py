@@ -367,6 +367,17 @@ def test_mrvi_gets_samples_of_one_condition_and_nearly_one_size(benchmark, monke
     assert kwargs["early_stopping"]
 
 
+def test_peak_memory_is_told_in_the_unit_of_the_system(benchmark, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "resource", None)  # as on Windows, where it cannot be imported
+        scale = benchmark("scale")
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(resource, "getrusage", lambda who: type("Usage", (), {"ru_maxrss": 3 * 2**20}))
+    for system, gigabytes in (("linux", 3.0), ("darwin", 3.0 / 1024)):
+        monkeypatch.setattr(sys, "platform", system)
+        assert scale.peak_gigabytes() == gigabytes
+
+
 def test_what_is_measured_again_replaces_what_was_there(benchmark, tmp_path):
     merged, path, keys = benchmark("_methods").merged, tmp_path / "sub" / "table.csv", ["method", "d", "distance"]
     paper = {"method": "paper", "d": 2, "error": 9.0}

@@ -307,7 +307,8 @@ def test_a_slash_in_a_name_that_becomes_a_column_is_refused_before_training(trea
     # The line of code in the message does what it says.
     line = str(found.value).split("first: ")[1]
     exec(line, {"adata": adata})
-    assert set(adata.obs["drug"]) == {"ctrl", "IFN", "IFN|TNF"}
+    # Windows has no "|" in names of files, which a zarr store would need.
+    assert set(adata.obs["drug"]) == {"ctrl", "IFN", "IFN-TNF"}
 
 
 @pytest.mark.filterwarnings("ignore:Writing zarr v2 data:UserWarning")

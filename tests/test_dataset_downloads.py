@@ -407,7 +407,8 @@ def test_which_cache_is_used_is_decided_at_the_call(folder, tmp_path, monkeypatc
 
 
 def test_a_cache_in_the_home_folder_may_be_written_with_a_tilde(folder, tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("HOME", "USERPROFILE"):  # the latter on Windows
+        monkeypatch.setenv(name, str(tmp_path))
     check(scratio.datasets.sachs_signaling(cache_dir="~/cache"))
     assert f"{NAME}-v1.h5ad" in files(folder)
 

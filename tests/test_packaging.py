@@ -170,6 +170,60 @@ def test_the_workflow_tests_every_python_that_the_package_names():
     assert set(re.findall(r'python(?:-version)?: "(3\.\d+)"', text)) == named
 
 
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+USED = {
+    "training": r"\.train\(",
+    "scoring": r"\.log_ratio\(",
+    "saved models": r"\.save\(.*\n(.*\n)*.*ScRatio\.load\(",
+    "the command line": r"from scratio\.cli import",
+    "a true process": r"subprocess\.run\(",
+    "h5ad": r"\.write_h5ad\(",
+    "zarr": r"\.write_zarr\(",
+    "cells on disk": r"read_lazy\(",
+    "plots": r"scratio\.pl\.|scratio import .*pl",
+}
+
+
+def test_the_quick_tests_are_of_all_that_a_system_may_do_otherwise():
+    (names,) = re.findall(r"^QUICK := (.*)$", MAKEFILE, flags=re.M)
+    files = [ROOT / "tests" / f"test_{name}.py" for name in names.split()]
+    assert [file.name for file in files if not file.exists()] == []
+    texts = [file.read_text(encoding="utf-8") for file in files]
+    assert [name for name, used in USED.items() if not any(re.search(used, text) for text in texts)] == []
+    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    (job,) = re.findall(r"^  platforms:\n((?:    .*\n|\n)+)", text, flags=re.M)
+    assert "make test-quick" in job
+    assert set(re.findall(r"(?:ubuntu|macos|windows)-latest", job)) == {
+        "ubuntu-latest",
+        "macos-latest",
+        "windows-latest",
+    }
+    assert "fail-fast: false" in job
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+@pytest.mark.parametrize(("system", "folder", "other"), [("Windows_NT", "Scripts", "bin"), ("", "bin", "Scripts")])
+def test_make_finds_the_programs_of_an_environment(system, folder, other):
+    # Nothing is run: only what would be is printed.
+    for target in (
+        "test",
+        "test-quick",
+        "test-newest",
+        "coverage",
+        "audit",
+        "lint",
+        "typecheck",
+        "demo",
+        "docs",
+        "dist",
+    ):
+        arguments = ["make", "--dry-run", f"OS={system}", "VENV=.venv-absent", target]
+        said = subprocess.run(arguments, cwd=ROOT, capture_output=True, encoding="utf-8", check=True).stdout
+        # Every environment that is named, and none by the other system's folder.
+        assert re.findall(rf"\.venv[\w-]*/{folder}/python -m", said), said
+        assert re.findall(rf"\.venv[\w-]*/{other}/", said) == []
+
+
 TUTORIALS = sorted((ROOT / "tutorials").glob("*.py"))
 
 

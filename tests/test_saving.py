@@ -83,11 +83,11 @@ def test_an_untrained_model_stays_untrained(gaussian_cells, parametrization, tmp
 def test_the_folder_holds_text_and_plain_arrays_alone(folder):
     assert sorted(file.suffix for file in folder.iterdir()) == [".json", ".safetensors"]
     assert not any(b"pickle" in file.read_bytes() for file in folder.iterdir())
-    description = json.loads(next(folder.glob("*.json")).read_text())
+    description = json.loads(next(folder.glob("*.json")).read_text("utf-8"))
     assert description["schema"]["categories"] == {"condition": ["control", "treated"], "donor": ["0", "1", "2"]}
     assert description["obsm_key"] == "X_pca"
     # Names of cells do not leave the machine with the model; coordinates of up to 10,000 do, to judge others by.
-    assert "cell0" not in next(folder.glob("*.json")).read_text()
+    assert "cell0" not in next(folder.glob("*.json")).read_text("utf-8")
 
 
 def test_loading_does_not_unpickle(folder, monkeypatch):
@@ -118,9 +118,9 @@ def test_saving_overwrites_when_told_to(folded, folder, gaussian_cells, parametr
 @pytest.mark.parametrize("version", [99, "2", None])
 def test_a_newer_or_unknown_format_is_refused(folder, version):
     file = next(folder.glob("*.json"))
-    description = json.loads(file.read_text())
+    description = json.loads(file.read_text("utf-8"))
     description["format_version"] = version
-    file.write_text(json.dumps(description))
+    file.write_text(json.dumps(description), "utf-8")
     with pytest.raises(ValueError, match="format version"):
         ScRatio.load(folder)
 
@@ -146,26 +146,34 @@ SPOILT = {
     "pickled weights": (lambda f: pickled(weights_of(f)), ValueError, "changed or cut off"),
     "pickled description": (lambda f: pickled(f / "scratio.json"), ValueError, "does not describe a model"),
     "description cut off": (
-        lambda f: (f / "scratio.json").write_text((f / "scratio.json").read_text()[:200]),
+        lambda f: (f / "scratio.json").write_text((f / "scratio.json").read_text("utf-8")[:200], "utf-8"),
         ValueError,
         "does not describe a model",
     ),
-    "a list as description": (lambda f: (f / "scratio.json").write_text("[1, 2]"), ValueError, "does not describe"),
-    "somebody else's JSON": (lambda f: (f / "scratio.json").write_text('{"name": "x"}'), ValueError, "format version"),
+    "a list as description": (
+        lambda f: (f / "scratio.json").write_text("[1, 2]", "utf-8"),
+        ValueError,
+        "does not describe",
+    ),
+    "somebody else's JSON": (
+        lambda f: (f / "scratio.json").write_text('{"name": "x"}', "utf-8"),
+        ValueError,
+        "format version",
+    ),
     "a settings missing": (lambda f: without(f, "settings"), ValueError, "settings"),
     "weights elsewhere": (lambda f: replaced(f, "weights", "../../../etc/passwd"), FileNotFoundError, "passwd"),
 }
 
 
 def without(folder: Path, name: str) -> None:
-    description = json.loads((folder / "scratio.json").read_text())
+    description = json.loads((folder / "scratio.json").read_text("utf-8"))
     del description[name]
-    (folder / "scratio.json").write_text(json.dumps(description))
+    (folder / "scratio.json").write_text(json.dumps(description), "utf-8")
 
 
 def replaced(folder: Path, name: str, value: str) -> None:
-    description = json.loads((folder / "scratio.json").read_text())
-    (folder / "scratio.json").write_text(json.dumps({**description, name: value}))
+    description = json.loads((folder / "scratio.json").read_text("utf-8"))
+    (folder / "scratio.json").write_text(json.dumps({**description, name: value}), "utf-8")
 
 
 @pytest.mark.parametrize(("spoil", "error", "said"), SPOILT.values(), ids=SPOILT.keys())

@@ -65,7 +65,7 @@ def test_saving_leaves_all_other_files(overwrite, models, tmp_path):
 def test_a_description_that_is_not_scratios_is_not_replaced(description, models, tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
-    (folder / "scratio.json").write_text(description)
+    (folder / "scratio.json").write_text(description, "utf-8")
     (tmp_path / "notes.txt").write_bytes(MINE)
     with pytest.raises(FileExistsError, match="not describe a model of scratio"):
         models[0].save(folder, overwrite=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from scratio._atomic import check_replaceable, temporary
 from scratio.cli._session import RefusedError
 
 STDOUT = Path("-")
@@ -55,8 +55,12 @@ class Paths:
             raise RefusedError(f"--plot must end in {', '.join(PLOT_SUFFIXES)}, got {str(self.plot)!r}")
         written = {"--out": self.out, "--plot": self.plot, "--json": None if self.json == STDOUT else self.json}
         outputs = {option: path for option, path in written.items() if path is not None}
-        if len({path.absolute() for path in outputs.values()}) < len(outputs):
-            raise RefusedError(f"{', '.join(outputs)} must be different files")
+        # One spelling on every system: macOS and Windows take names that differ in case alone for one name.
+        if len({str(path.resolve()).casefold() for path in outputs.values()}) < len(outputs):
+            raise RefusedError(
+                f"{', '.join(outputs)} must be different files, and not only in upper and lower case, which macOS and "
+                "Windows do not tell apart"
+            )
         for option, path in outputs.items():
             self._check_output(option, path, may_be_source=copies_source and option == "--out")
 
@@ -65,7 +69,7 @@ class Paths:
             raise RefusedError(f"{option}: there is no folder {path.parent}; create it first")
         if path.is_dir():
             raise RefusedError(f"{option}: {path} is a folder; name a file in it")
-        if not os.access(path.parent, os.W_OK):
+        if not _can_write(path.parent):
             raise RefusedError(f"{option}: no permission to write into the folder {path.parent}")
         if path.exists() and path.samefile(self.source):
             if not may_be_source:
@@ -76,6 +80,22 @@ class Paths:
                 raise RefusedError(f"{option}: {path} is INPUT; pass --force to add the results to it")
         if path.exists() and not self.force:
             raise RefusedError(f"{option}: {path} exists; pass --force to replace it, or choose another name")
+        if path.exists():
+            try:
+                check_replaceable(path)
+            except PermissionError as error:
+                raise RefusedError(f"{option}: {error}") from error
+
+
+def _can_write(folder: Path) -> bool:
+    """Whether a file can be made in a folder, by making one: Windows and network drives do not say beforehand."""
+    probe = folder / f"{temporary('probe')}.partial"
+    try:
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError:
+        return False
+    return True
 
 
 def _check_source(path: Path) -> None:
@@ -88,5 +108,7 @@ def _check_source(path: Path) -> None:
         raise RefusedError(f"INPUT: {path} is a zarr store; an .h5ad file is needed: write it with {how}")
     if not path.exists():
         raise RefusedError(f"INPUT: there is no file {path}")
-    if not os.access(path, os.R_OK):
-        raise RefusedError(f"INPUT: no permission to read {path}")
+    try:
+        path.open("rb").close()
+    except PermissionError as error:
+        raise RefusedError(f"INPUT: no permission to read {path}, or another program keeps it for itself") from error

@@ -184,7 +184,7 @@ def write_json(found: dict[str, Any], path: Path | None, stdout: TextIO) -> None
         stdout.flush()
         return
     with atomic(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", newline="\n")
 
 
 def show(talk: Talk, found: dict[str, Any]) -> None:

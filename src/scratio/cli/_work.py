@@ -87,7 +87,8 @@ def run_analysis(talk: Talk, paths: Paths, analysis: Analysis) -> None:
         arguments["train_kwargs"] = {**arguments["train_kwargs"], "progress_bar": talk.shows_progress}
         function: Callable[..., None] = getattr(tl, analysis.tool)
         function(adata, **arguments)
-        write_with_results(paths.source, paths.out, before, adata, analysis.key_added)
+    # The source is closed, since it may be what is replaced, and Windows does not replace an open file.
+    write_with_results(paths.source, paths.out, before, adata, analysis.key_added)
     result = Result(analysis.command, analysis.key_added, arguments, adata, analysis.keys)
     _report(talk, paths, result, coordinates, start)
 

@@ -11,7 +11,7 @@ from uuid import uuid4
 import anndata
 from anndata import AnnData
 
-from scratio._atomic import atomic
+from scratio._atomic import atomic, put_in_place
 from scratio.datasets._optional import require
 from scratio.datasets._sources import RAW_FILES
 
@@ -76,7 +76,7 @@ def fetch(name: str, folder: Path) -> Path:
         ) from error
     if is_other:
         _set_aside(target)
-        os.replace(retrieved, target)
+        put_in_place(retrieved, target)
     return target
 
 
@@ -128,7 +128,7 @@ def _set_aside(path: Path) -> None:
     while (other := path.with_name(f"{path.name}.replaced-{number}")).exists():
         number += 1
     logger.warning("%s is not what scratio keeps under this name; renamed to %s", path, other.name)
-    path.rename(other)
+    put_in_place(path, other)
 
 
 def _read(path: Path) -> AnnData | None:

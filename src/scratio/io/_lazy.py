@@ -61,6 +61,16 @@ def read_lazy(path: str | Path, *, obsm_key: str = "X_pca", obs_keys: Sequence[s
     'Dataset'
     """
     store = _opened(Path(path))
+    try:
+        return _cells(store, path, obsm_key, obs_keys)
+    except BaseException:
+        # The error's traceback would keep the file open, and an open file can be neither written anew nor deleted.
+        if isinstance(store, h5py.File):
+            store.close()
+        raise
+
+
+def _cells(store: Any, path: str | Path, obsm_key: str, obs_keys: Sequence[str] | None) -> AnnData:
     for name in ("obs", "obsm"):
         if name not in store:
             raise ValueError(f"{path} holds no cells: it has no {name}")

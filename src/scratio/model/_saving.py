@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from scratio._atomic import atomic
+from scratio._atomic import atomic, discard
 from scratio._blocks import SLAB
 
 FORMAT_VERSION = 4
@@ -30,12 +30,14 @@ def write(path: str | Path, description: dict[str, Any], tensors: dict[str, torc
 
     The weights' name is made of their hash and the description, which names them, is put in place last: a process that
     is killed leaves the model that was there, or the new one. Of the files in the folder only those of the model that
-    is replaced are removed.
+    is replaced are removed; weights that another program has open are left where the system does not remove them.
 
     Raises
     ------
     FileExistsError
         If a model lies there and ``overwrite`` is False, or what lies there is not a model of scratio.
+    PermissionError
+        If another program has the description open, and the system does not replace open files (Windows).
     """
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
@@ -47,12 +49,19 @@ def write(path: str | Path, description: dict[str, Any], tensors: dict[str, torc
     # What cannot be written is found out before anything is.
     text = json.dumps({"format_version": FORMAT_VERSION, **files, **description}, indent=1)
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic(folder / files["weights"]) as partial:
-        partial.write_bytes(weights)
+    _write_weights(folder / files["weights"], weights)
     with atomic(folder / DESCRIPTION) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", newline="\n")
     if earlier is not None and earlier.name != files["weights"]:
-        earlier.unlink(missing_ok=True)
+        discard(earlier)
+
+
+def _write_weights(path: Path, content: bytes) -> None:
+    # A program may have mapped the file into memory. Windows then does not replace it, not even by an equal one.
+    if path.exists() and path.read_bytes() == content:
+        return
+    with atomic(path) as partial:
+        partial.write_bytes(content)
 
 
 def _weights_to_replace(folder: Path, *, overwrite: bool) -> Path | None:

@@ -11,6 +11,8 @@ from sklearn.covariance import ledoit_wolf
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
+from scratio._constants import KMEANS_ON_WINDOWS
+
 MAX_CELLS, N_ITERATIONS, RIDGE = 10_000, 5, 1e-3
 """Cells and iterations of expectation maximisation; ridge in units of the mean variance."""
 
@@ -86,6 +88,7 @@ def common_responsibility(x: np.ndarray, n_components: int, rng: np.random.Gener
     with warnings.catch_warnings():
         # The start of another iteration need not have converged.
         warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", message=KMEANS_ON_WINDOWS)
         mixture.fit(x[rows])
     return mixture.predict_proba(x)
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.neighbors import NearestNeighbors
+
+from scratio._constants import KMEANS_ON_WINDOWS
 
 CELLS_EACH, FEWEST, MOST = 50, 10, 500
 """Cells that a neighbourhood should have; smallest and largest number of neighbourhoods."""
@@ -29,7 +33,10 @@ def neighborhoods(x: np.ndarray, random_state: int) -> np.ndarray:
     Neighbourhood of every cell as codes from 0 without gaps, shape (n,).
     """
     number = int(np.clip(len(x) // CELLS_EACH, min(FEWEST, len(x)), MOST))
-    found = MiniBatchKMeans(number, batch_size=4_096, n_init=3, random_state=random_state).fit_predict(x)
+    clusters = MiniBatchKMeans(number, batch_size=4_096, n_init=3, random_state=random_state)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=KMEANS_ON_WINDOWS)
+        found = clusters.fit_predict(x)
     return np.unique(found, return_inverse=True)[1]
 
 

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import logging
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scratio._atomic import atomic
+from scratio._atomic import atomic, check_replaceable, discard, put_in_place, temporary
 from scratio._check import source_of
 from scratio._progress import with_progress
 from scratio.model import ScRatio
 from scratio.tl._write import written_before
 
+logger = logging.getLogger(__name__)
+
 CHUNK = 2**18
 """Cells that are scored between two writes."""
 _QUESTION = "question.json"
-_OWN = re.compile(r"question\.json|\d{12}\.npy|\.(question|\d{12})\.[0-9a-f]{32}\.partial\.(json|npy)")
-"""Names of what lies in the folder of the chunks; the latter are of writes that were cut short."""
+_OWN = re.compile(r"\d{12}\.npy|\.(question|\d{12})\.([0-9a-f]{12}|[0-9a-f]{32})\.partial\.(json|npy)")
+"""Names of what lies beside the question; the latter are of writes that were cut short."""
 
 
 def check_out(out: str | Path, overwrite: bool, adata: AnnData) -> Path:
@@ -35,6 +36,8 @@ def check_out(out: str | Path, overwrite: bool, adata: AnnData) -> Path:
     ------
     FileExistsError
         If it exists and may not be replaced, or if the folder of the chunks is not scratio's.
+    PermissionError
+        If another program has it open, and the system does not replace open files (Windows).
     ValueError
         If it is not an ``.h5ad`` file in a folder that exists, or if it is the file that the cells are read from.
     """
@@ -49,6 +52,8 @@ def check_out(out: str | Path, overwrite: bool, adata: AnnData) -> Path:
         raise ValueError(f"out: obs has columns whose names are not text, {odd}, which no file can hold; rename them")
     if path.exists() and any(source.exists() and path.samefile(source) for source in _sources(adata)):
         raise ValueError(f"out: the cells are read from {path}; choose another out")
+    if path.exists():
+        check_replaceable(path)
     folder = partial_folder(path)
     if folder.exists() and not (folder / _QUESTION).exists():
         raise FileExistsError(
@@ -113,10 +118,10 @@ def scored_columns(
 
 def _make(folder: Path, asked: str) -> None:
     """Make the folder of the chunks: it appears with its question, which marks it as scratio's."""
-    temporary = folder.with_name(f".{folder.name}.{uuid4().hex}")
-    temporary.mkdir()
-    (temporary / _QUESTION).write_text(asked, encoding="utf-8")
-    os.rename(temporary, folder)
+    made = folder.with_name(temporary(folder.name))
+    made.mkdir()
+    (made / _QUESTION).write_text(asked, encoding="utf-8", newline="\n")
+    put_in_place(made, folder)
 
 
 def partial_folder(out: Path) -> Path:
@@ -135,12 +140,18 @@ def write_result(adata: AnnData, out: Path, columns: dict[str, np.ndarray], key_
 
 
 def _remove(folder: Path) -> None:
-    """Remove the chunks, and their folder unless something else lies in it."""
-    for file in folder.iterdir():
-        if _OWN.fullmatch(file.name):
-            file.unlink()
-    if not any(folder.iterdir()):
+    """Remove the chunks, and their folder unless something else lies in it.
+
+    The question goes last. A folder without it would not be known as scratio's, and would refuse the next result.
+    """
+    gone = [discard(file) for file in folder.iterdir() if _OWN.fullmatch(file.name)]
+    if not all(gone) or not discard(folder / _QUESTION) or any(folder.iterdir()):
+        return
+    try:
         folder.rmdir()
+    except OSError:
+        # Windows removes a folder only once nothing looks into it.
+        logger.warning("%s is empty and not needed any more, but cannot be removed; delete it later", folder)
 
 
 def _chunks(n: int) -> Iterator[tuple[int, slice]]:

@@ -156,7 +156,7 @@ def recorded_in(result: Any) -> Plan:
 
 def _check_slashes(key_added: str, plan: Plan, tables: Mapping[str, Sequence[str]]) -> None:
     for key, names in tables.items():
-        slashed = {name: name.replace("/", "|") for name in map(str, names) if "/" in name}
+        slashed = {name: name.replace("/", "-") for name in map(str, names) if "/" in name}
         if slashed:
             raise ValueError(
                 f"obs[{key!r}] has categories with a slash, {list(slashed)}. The results would have columns of these "
