@@ -14,6 +14,8 @@ CELLS_EACH, FEWEST, MOST = 50, 10, 500
 """Cells that a neighbourhood should have; smallest and largest number of neighbourhoods."""
 SCALES, LARGEST_SHARE = (10, 20, 40), 0.1
 """Neighbours for each sample; largest share of all cells in a neighbourhood."""
+DISTANCES = 2**23
+"""Distances between centres and cells that are in memory at once, with their order: 128 MB."""
 
 
 def neighborhoods(x: np.ndarray, random_state: int) -> np.ndarray:
@@ -66,7 +68,10 @@ def neighbor_counts(x: np.ndarray, neighborhood: np.ndarray, codes: np.ndarray) 
     centres = sums / np.bincount(neighborhood)[:, None]
     # Of cells at the same distance the first ones are taken; cells are often sorted by sample.
     order = np.random.default_rng(0).permutation(len(x))
-    found = NearestNeighbors(n_neighbors=scales[-1]).fit(x[order]).kneighbors(centres, return_distance=False)
+    # In the precision of the centres; otherwise every search below would convert all cells.
+    finder = NearestNeighbors(n_neighbors=scales[-1]).fit(x[order].astype(centres.dtype))
+    parts = np.array_split(centres, -(-n_places * len(x) // DISTANCES))
+    found = np.concatenate([finder.kneighbors(part, return_distance=False) for part in parts])
     near = codes[order][found]
     counts = np.empty((len(scales), n_samples, n_places))
     for sample in range(n_samples):
