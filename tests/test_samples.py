@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import anndata
@@ -532,7 +533,10 @@ def test_a_site_of_its_own_for_each_sample_is_refused_before_training(unchanged)
         samples_of(adata.obs, "donor", "group", "case", "control", ["site"])
 
 
-def test_the_counts_are_those_of_the_nearest_cells():
+@pytest.mark.parametrize("at_once", [2**23, 700])
+def test_the_counts_are_those_of_the_nearest_cells(at_once, monkeypatch):
+    # Both centres in one search, or one after the other.
+    monkeypatch.setattr("scratio.stats._neighborhoods.DISTANCES", at_once)
     rng = np.random.default_rng(0)
     x, codes = rng.normal(size=(500, 2)), rng.integers(-1, 3, size=500)
     neighborhood = (x[:, 0] > 0.0).astype(int)
@@ -544,3 +548,16 @@ def test_the_counts_are_those_of_the_nearest_cells():
             nearest = np.argsort(((x - x[neighborhood == place].mean(0)) ** 2).sum(1))[:k]
             for sample in range(3):
                 assert found[scale, sample, place] == (codes[nearest] == sample).sum()
+
+
+def test_the_memory_of_the_counts_does_not_grow_with_the_number_of_neighbourhoods():
+    rng, peaks = np.random.default_rng(0), []
+    x, codes = rng.normal(size=(40_000, 16)).astype(np.float32), rng.integers(3, size=40_000)
+    for n_places in (250, 1_000):
+        neighborhood = np.arange(40_000) % n_places
+        tracemalloc.start()
+        neighbor_counts(x, neighborhood, codes)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    # All distances at once take 320 MB for 1,000 neighbourhoods, and their order as much again.
+    assert peaks[1] < 1.2 * peaks[0] < 250e6
