@@ -1,4 +1,4 @@
-"""What other systems do otherwise than Linux, played here: open files on Windows, names, consoles, Apple's GPUs."""
+"""What other systems do otherwise than Linux, played here: open files on Windows, names, consoles."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from safetensors import safe_open
 from sklearn.cluster import KMeans, MiniBatchKMeans
-from torch.utils._python_dispatch import TorchDispatchMode
 from typer.testing import CliRunner
 
 import scratio
@@ -27,11 +25,9 @@ from scratio._atomic import atomic
 from scratio.cli import _paths as cli_paths
 from scratio.cli import app
 from scratio.datasets import _cache
-from scratio.fdrl import _training as of_fdrl
-from scratio.model import FDRL, ScRatio
+from scratio.model import ScRatio
 from scratio.stats import common_responsibility, neighborhoods
 from scratio.tl import _score_file
-from scratio.train import _fit, _plan
 
 CONTRAST = {"numerator": {"condition": "treated"}, "denominator": {"condition": "control"}}
 DA = ["--condition-key", "condition", "--treatment", "treated", "--reference", "control"]
@@ -543,57 +539,3 @@ def test_the_remark_on_k_means_that_scikit_learn_makes_on_windows_is_not_shown(m
     # Here a warning is an error.
     assert len(np.unique(neighborhoods(x, 0))) == 10
     assert common_responsibility(x, 2, np.random.default_rng(0)).shape == (300, 2)
-
-
-class NoDoubleOnDevice(TorchDispatchMode):
-    """Refuses numbers in double precision outside of the CPU, as Apple's GPUs do."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        found = func(*args, **(kwargs or {}))
-        for tensor in found if isinstance(found, tuple | list) else (found,):
-            if isinstance(tensor, torch.Tensor) and tensor.dtype == torch.float64 and tensor.device.type != "cpu":
-                raise TypeError(f"{func} would make a tensor in double precision on {tensor.device}")
-        return found
-
-
-KINDS: dict[str, tuple[type, dict[str, Any]]] = {
-    "potential": (ScRatio, {}),
-    "heads": (ScRatio, {"parametrization": "heads"}),
-    "separate heads": (ScRatio, {"parametrization": "heads", "separate_heads": True}),
-    "the paper's network": (ScRatio, {"parametrization": "heads", "block": "mlp", "n_hidden": 16}),
-    "FDRL": (FDRL, {"n_hidden": 8}),
-}
-
-
-@pytest.mark.parametrize(("kind", "settings"), KINDS.values(), ids=KINDS.keys())
-def test_nothing_is_in_double_precision_where_networks_train(kind, settings, monkeypatch):
-    # On a device without numbers, in place of Apple's, which this machine need not have.
-    caught: list[Any] = []
-
-    def stop(plan: Any, data: Any, *args: Any, **kwargs: Any) -> None:
-        caught.extend((plan, data))
-        raise KeyboardInterrupt
-
-    adata = cells(dose=np.linspace(0.0, 1.0, 200))
-    kind.setup_anndata(adata, condition_keys=["condition"], continuous_keys=["dose"] if kind is ScRatio else None)
-    for module in (_fit, of_fdrl):
-        monkeypatch.setattr(module, "run", stop)
-    with pytest.raises(KeyboardInterrupt):
-        kind(adata, **settings).train(max_steps=10, accelerator="cpu", progress_bar=False)
-    plan, data = caught
-    batch = tuple(part.to("meta") for part in data.gather(np.stack([split.train[:64] for split in data.splits])))
-    assert [part.dtype for part in batch] == [torch.float32, torch.int64, torch.float32]
-    found = {name: tensor.dtype for name, tensor in plan.state_dict().items()}
-    assert [name for name, dtype in found.items() if dtype == torch.float64] == []
-    plan.to("meta")
-    for module in (_plan, of_fdrl):
-        monkeypatch.setattr(module, "torch_generator", lambda *args, **kwargs: None)
-    for name in ("global_step", "global_rank"):
-        monkeypatch.setattr(type(plan), name, 0)
-    with NoDoubleOnDevice():
-        plan.training_step(batch, 0).backward()
-        if kind is ScRatio:
-            with torch.no_grad():
-                plan.validation_step(batch, 0)
-        with pytest.raises(TypeError, match="double precision on meta"):
-            torch.empty(3, device="meta").double()
