@@ -177,13 +177,13 @@ tutorials:
 # the command `scratio` in the PATH.
 .venv-snakemake/.installed:
 	$(PYTHON) -m venv .venv-snakemake
-	.venv-snakemake/bin/python -m pip install --quiet --disable-pip-version-check "snakemake>=9,<10"
+	.venv-snakemake/$(PROGRAMS)/python -m pip install --quiet --disable-pip-version-check "snakemake>=9,<10"
 	touch $@
 
 pipelines: setup .venv-snakemake/.installed
 	rm -rf build/pipelines
 	$(BIN)/python packaging/example_cells.py build/pipelines/cells/example.h5ad
-	PATH="$(abspath $(BIN)):$$PATH" .venv-snakemake/bin/snakemake --cores 2 --directory build/pipelines \
+	PATH="$(abspath $(BIN)):$$PATH" .venv-snakemake/$(PROGRAMS)/snakemake --cores 2 --directory build/pipelines \
 		--snakefile packaging/snakemake/Snakefile --configfile packaging/snakemake/config.yaml
 	cat build/pipelines/logs/da/example.log
 
@@ -197,7 +197,7 @@ dist:
 	.venv-wheel/$(PROGRAMS)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(TORCH)
 	.venv-wheel/$(PROGRAMS)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt dist/*.whl
 	.venv-wheel/$(PROGRAMS)/scratio --version
-	test -f .venv-wheel/lib/python3*/site-packages/scratio/py.typed # types are part of the package
+	.venv-wheel/$(PROGRAMS)/python -c "import importlib.resources as r; assert r.files('scratio').joinpath('py.typed').is_file()"
 	.venv-wheel/$(PROGRAMS)/python -I demo/run.py
 
 clean:

@@ -5,10 +5,10 @@
 
 Donors have log-normal numbers of cells (.8) of 20 types in 50 dimensions, and log-normal shares of types (.5) of their
 own; half of them are treated. Under ``planted`` half of the cells of one type are of another one in treated donors: one
-type is rarer, one more frequent, and all others are as they were. Under ``unchanged`` nothing differs. The file is opened by
-``scratio.io.read_lazy``, so that the embedding stays on disk. Each measurement is a process of its own: ``peak_gib`` is
-its most memory with all libraries, ``announced`` and ``announced_gib`` are the plan that scratio shows before it
-trains. ``power`` is the share of cells of the two types with q < .1 and an effect of the right sign,
+type is rarer, one more frequent, and all others are as they were. Under ``unchanged`` nothing differs. The file is
+opened by ``scratio.io.read_lazy``, so that the embedding stays on disk. Each measurement is a process of its own:
+``peak_gib`` is its most memory with all libraries, ``announced`` and ``announced_gib`` are the plan that scratio shows
+before it trains. ``power`` is the share of cells of the two types with q < .1 and an effect of the right sign,
 ``false_discoveries`` the share of all others among the cells with q < .1.
 """
 

@@ -230,7 +230,7 @@ def test_a_model_is_saved_over_the_one_whose_weights_are_mapped(windows, models,
         assert any(name.startswith("network.") for name in file.keys())
     assert ScRatio.load(tmp_path).fingerprint() == second.fingerprint() != first.fingerprint()
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert f"{mapped} is not needed any more, but another program has it open" in caplog.text
+    assert f"{mapped} is not needed any more, but is in use or protected" in caplog.text
     assert mapped.exists()
 
 
@@ -530,12 +530,12 @@ def test_a_name_that_windows_has_not_is_found(name, tmp_path):
 # --- libraries -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("error")
 def test_the_remark_on_k_means_that_scikit_learn_makes_on_windows_is_not_shown(monkeypatch):
     for kind in (KMeans, MiniBatchKMeans):
         monkeypatch.setattr(kind, "_check_mkl_vcomp", lambda self, *args: self._warn_mkl_vcomp(1))
     x = np.random.default_rng(0).normal(size=(300, 2))
     with pytest.warns(UserWarning, match="memory leak on Windows"):
         KMeans(2, n_init=1, random_state=0).fit(x)
-    # Here a warning is an error.
     assert len(np.unique(neighborhoods(x, 0))) == 10
     assert common_responsibility(x, 2, np.random.default_rng(0)).shape == (300, 2)

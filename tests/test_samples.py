@@ -533,9 +533,9 @@ def test_a_site_of_its_own_for_each_sample_is_refused_before_training(unchanged)
         samples_of(adata.obs, "donor", "group", "case", "control", ["site"])
 
 
-@pytest.mark.parametrize("at_once", [2**23, 700])
+@pytest.mark.parametrize("at_once", [2**23, 700, 100])
 def test_the_counts_are_those_of_the_nearest_cells(at_once, monkeypatch):
-    # Both centres in one search, or one after the other.
+    # Both centres in one search, one after the other, and less at once than the distances of one centre.
     monkeypatch.setattr("scratio.stats._neighborhoods.DISTANCES", at_once)
     rng = np.random.default_rng(0)
     x, codes = rng.normal(size=(500, 2)), rng.integers(-1, 3, size=500)

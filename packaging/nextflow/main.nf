@@ -26,7 +26,7 @@ process DIFFERENTIAL_ABUNDANCE {
     script:
     """
     export OMP_NUM_THREADS=${task.cpus}
-    scratio da '${cells}' ${params.options} \\
+    scratio da ${cells} ${params.options} \\
         --out '${cells.baseName}.da.h5ad' --json '${cells.baseName}.da.json' --plot '${cells.baseName}.da.png'
     """
 }

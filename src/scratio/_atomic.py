@@ -78,13 +78,13 @@ def check_replaceable(path: Path) -> None:
         If another program has the file open, or it is protected.
     """
     try:
-        os.replace(path, path)
+        _patiently(lambda: os.replace(path, path))
     except PermissionError as error:
         raise _in_use(path, error) from error
 
 
 def discard(path: Path) -> bool:
-    """Remove a file that is not needed any more; say so where another program has it open, and leave it.
+    """Remove a file that is not needed any more. A file that is in use or protected stays, and a warning says so.
 
     Returns
     -------
@@ -93,9 +93,18 @@ def discard(path: Path) -> bool:
     try:
         _patiently(lambda: path.unlink(missing_ok=True))
     except PermissionError:
-        logger.warning("%s is not needed any more, but another program has it open; delete it later", path)
+        logger.warning("%s is not needed any more, but is in use or protected; delete it later", path)
         return False
     return True
+
+
+def discard_folder(folder: Path) -> None:
+    """Remove an empty folder that is not needed any more. If the system refuses, it stays, and a warning says so."""
+    try:
+        _patiently(folder.rmdir)
+    except OSError:
+        # Windows removes a folder only once nothing looks into it.
+        logger.warning("%s is empty and not needed any more, but cannot be removed; delete it later", folder)
 
 
 def _patiently(change: Callable[[], None]) -> None:

@@ -34,16 +34,19 @@ def seeded_globals(seed: int) -> Iterator[None]:
 
     For packages that draw from global generators and take no other. scratio itself never does.
     """
-    states = np.random.get_state(), random.getstate()
+    states = np.random.get_state(), random.getstate(), torch.random.get_rng_state()
+    of_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     try:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            np.random.seed(seed % 2**32)
-            random.seed(seed)
-            yield
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        yield
     finally:
         np.random.set_state(states[0])
         random.setstate(states[1])
+        torch.random.set_rng_state(states[2])
+        if of_gpus:
+            torch.cuda.set_rng_state_all(of_gpus)
 
 
 def row_keys(x: np.ndarray, seed: int) -> np.ndarray:

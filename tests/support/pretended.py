@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.utils.backend_registration
 from lightning.pytorch.accelerators import Accelerator, AcceleratorRegistry
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
@@ -60,12 +61,17 @@ class _Module:
         return [torch.bfloat16, torch.float16]
 
 
-def install() -> torch.device | None:
-    """Make the device known to PyTorch, once per process; None where this PyTorch cannot."""
-    try:
-        from torch.utils.backend_registration import _setup_privateuseone_for_python_backend as setup
-    except ImportError:
-        return None
+def is_possible() -> bool:
+    """Whether this PyTorch can make up a device; 2.9 is the first."""
+    return hasattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend")
+
+
+def install() -> None:
+    """Make the device known to PyTorch, for all that this process does from then on.
+
+    It has to be called before the first derivative, for which PyTorch counts its devices.
+    """
+    setup = torch.utils.backend_registration._setup_privateuseone_for_python_backend
     if torch._C._get_privateuse1_backend_name() != NAME:
         setup(NAME, _Module())
         # torch.tensor(..., device=...) passes by the modes of Python.
@@ -73,7 +79,6 @@ def install() -> torch.device | None:
         for func in (aten.empty.memory_format, aten.empty_strided.default, aten._to_copy.default, aten.copy_.default):
             library.impl(func, partial(_kernel, func), "PrivateUse1")
         _KEPT.append(library)
-    return torch.device(NAME, 0)
 
 
 def _kernel(func: Any, *args: Any, **kwargs: Any) -> Any:
@@ -203,7 +208,7 @@ class _Generator(torch.Generator):
 
 @contextlib.contextmanager
 def rehearsal() -> Iterator[Recorder]:
-    """Pretend that this machine has the accelerator."""
+    """Pretend that this machine has the accelerator; :func:`install` comes first."""
     original, torch.Generator = torch.Generator, _Generator  # type: ignore[misc]
     try:
         with Recorder() as recorder:

@@ -153,7 +153,9 @@ BatchSize = Annotated[
 AcceleratorOption = Annotated[
     Accelerator | None,
     typer.Option(
-        "--accelerator", help="Device to train on. By default the best that is available.", rich_help_panel=TRAINING
+        "--accelerator",
+        help="Device to train on. By default an NVIDIA GPU if there is one, else the CPU.",
+        rich_help_panel=TRAINING,
     ),
 ]
 ScoringAccelerator = Annotated[

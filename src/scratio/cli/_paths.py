@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from scratio._atomic import check_replaceable, temporary
+from scratio._atomic import check_replaceable, discard, temporary
 from scratio.cli._session import RefusedError
 
 STDOUT = Path("-")
@@ -92,9 +92,9 @@ def _can_write(folder: Path) -> bool:
     probe = folder / f"{temporary('probe')}.partial"
     try:
         probe.touch(exist_ok=False)
-        probe.unlink()
     except OSError:
         return False
+    discard(probe)
     return True
 
 

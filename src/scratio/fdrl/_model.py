@@ -182,7 +182,8 @@ class FDRL(FDRLQueryModel):
         max_steps, batch_size, learning_rate, ema_decay
             Of the training. The learning rate falls to 0 along a cosine.
         accelerator, devices, strategy, num_nodes, precision
-            For :class:`lightning.pytorch.Trainer`.
+            For :class:`lightning.pytorch.Trainer`. ``accelerator="auto"`` is CUDA if PyTorch finds it, and else the
+            CPU. The network stays on the device until :meth:`to_device` moves it.
         random_state
             Seed. Global generators are neither read nor changed.
         progress_bar

@@ -172,7 +172,8 @@ class EmbeddingModel(BaseModelClass):
         Parameters
         ----------
         device
-            ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or 1 for the second GPU, ``"mps"``, or a :class:`torch.device`.
+            ``"auto"``, ``"cpu"``, ``"gpu"``, ``"cuda"``, ``"cuda:1"`` or 1 for the second GPU, ``"mps"``, or a
+            :class:`torch.device`.
 
         Raises
         ------

@@ -36,7 +36,7 @@ class QueryModel(ScoringModel):
         batch_size: int | None = None,
         rows: np.ndarray | slice | None = None,
         progress_bar: bool | None = None,
-        accelerator: str | None = None,
+        accelerator: str | int | torch.device | None = None,
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         r"""Compute the log ratio of every cell, in nats.
 
@@ -83,7 +83,8 @@ class QueryModel(ScoringModel):
             Whether to show a bar with the remaining time. By default a bar is shown from a million cells on.
         accelerator
             Where to score: ``"auto"``, ``"cpu"``, ``"gpu"``, ``"cuda"``, ``"mps"``, or a device such as ``"cuda:1"``.
-            By default the networks score where they lie (:meth:`to_device`).
+            By default the networks score where they lie (:meth:`to_device`). A denoiser that a method needs is trained
+            where they lie. Chunks of a dask array are scored on the CPUs of the workers.
 
         Returns
         -------
@@ -250,7 +251,7 @@ class QueryModel(ScoringModel):
         n_steps: int | None = None,
         return_std: bool = False,
         batch_size: int | None = None,
-        accelerator: str | None = None,
+        accelerator: str | int | torch.device | None = None,
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Compute the log density of every cell by a continuous normalising flow.
 

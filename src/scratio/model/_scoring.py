@@ -99,7 +99,7 @@ class ScoringModel(EmbeddingModel):
         denoised: str | None = None,
         rows: np.ndarray | slice | None = None,
         progress_bar: bool | None = None,
-        accelerator: str | None = None,
+        accelerator: str | int | torch.device | None = None,
     ) -> tuple[Any, Any]:
         """Compute a quantity of every cell: its mean over the members, and its standard error (NaN unless `with_std`).
 
@@ -108,13 +108,14 @@ class ScoringModel(EmbeddingModel):
         """
         choose("divergence", divergence, DIVERGENCES)
         check_at_least(1, n_steps=n_steps, batch_size=batch_size)
+        device = self.device if accelerator is None else device_of(accelerator)
         cells, folds = self._cells(adata, rows)
         x = self._standardised(cells, finite=False)
         given = {name: self._encode(value, cells, name) for name, value in conditions.items()}
         if denoised is not None:
             self._train_denoiser(denoised)
         known = self.known if folds is None else None
-        module = placed(self.module, self.device if accelerator is None else device_of(accelerator))
+        module = placed(self.module, device)
         networks = self._networks(folds is not None or known is not None, module)
         networks += [] if known is None else [module]
         scorer = Scorer(

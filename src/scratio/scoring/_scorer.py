@@ -113,8 +113,11 @@ class Scorer:
 
     def on(self, device: torch.device) -> Scorer:
         """Return a scorer whose networks lie on a device."""
-        judge = None if self.judge is None else (placed(self.judge[0], device), self.judge[1])
-        return replace(self, networks=[placed(network, device) for network in self.networks], judge=judge)
+        # The network that judges may be among those that score; it is copied once.
+        every = [*self.networks, *([] if self.judge is None else [self.judge[0]])]
+        there = {id(network): placed(network, device) for network in every}
+        judge = None if self.judge is None else (there[id(self.judge[0])], self.judge[1])
+        return replace(self, networks=[there[id(network)] for network in self.networks], judge=judge)
 
 
 def placed(network: FlowNetwork, device: torch.device) -> FlowNetwork:

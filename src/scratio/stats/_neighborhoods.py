@@ -70,7 +70,7 @@ def neighbor_counts(x: np.ndarray, neighborhood: np.ndarray, codes: np.ndarray) 
     order = np.random.default_rng(0).permutation(len(x))
     # In the precision of the centres; otherwise every search below would convert all cells.
     finder = NearestNeighbors(n_neighbors=scales[-1]).fit(x[order].astype(centres.dtype))
-    parts = np.array_split(centres, -(-n_places * len(x) // DISTANCES))
+    parts = np.array_split(centres, min(-(-n_places * len(x) // DISTANCES), n_places))
     found = np.concatenate([finder.kneighbors(part, return_distance=False) for part in parts])
     near = codes[order][found]
     counts = np.empty((len(scales), n_samples, n_places))

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scratio._atomic import atomic, check_replaceable, discard, put_in_place, temporary
+from scratio._atomic import atomic, check_replaceable, discard, discard_folder, put_in_place, temporary
 from scratio._check import source_of
 from scratio._progress import with_progress
 from scratio.model import ScRatio
@@ -121,7 +121,12 @@ def _make(folder: Path, asked: str) -> None:
     made = folder.with_name(temporary(folder.name))
     made.mkdir()
     (made / _QUESTION).write_text(asked, encoding="utf-8", newline="\n")
-    put_in_place(made, folder)
+    try:
+        put_in_place(made, folder)
+    except OSError:
+        if discard(made / _QUESTION):
+            discard_folder(made)
+        raise
 
 
 def partial_folder(out: Path) -> Path:
@@ -144,14 +149,11 @@ def _remove(folder: Path) -> None:
 
     The question goes last. A folder without it would not be known as scratio's, and would refuse the next result.
     """
-    gone = [discard(file) for file in folder.iterdir() if _OWN.fullmatch(file.name)]
-    if not all(gone) or not discard(folder / _QUESTION) or any(folder.iterdir()):
+    # The first chunk that stays ends it: each would be waited for.
+    if not all(discard(file) for file in folder.iterdir() if _OWN.fullmatch(file.name)):
         return
-    try:
-        folder.rmdir()
-    except OSError:
-        # Windows removes a folder only once nothing looks into it.
-        logger.warning("%s is empty and not needed any more, but cannot be removed; delete it later", folder)
+    if discard(folder / _QUESTION) and not any(folder.iterdir()):
+        discard_folder(folder)
 
 
 def _chunks(n: int) -> Iterator[tuple[int, slice]]:

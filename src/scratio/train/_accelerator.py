@@ -25,25 +25,26 @@ def device_of(accelerator: str | int | torch.device) -> torch.device:
     Parameters
     ----------
     accelerator
-        ``"auto"``, ``"cpu"``, ``"gpu"``, ``"cuda"``, ``"mps"``, or a device such as ``"cuda:1"`` or 1.
+        ``"auto"``, ``"cpu"``, ``"gpu"``, ``"cuda"``, ``"mps"``, a device such as ``"cuda:1"``, or the number of a GPU.
 
     Raises
     ------
     ValueError
         If PyTorch does not know the accelerator, or does not find it on this machine.
     """
-    name = chosen_accelerator(accelerator)
-    has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    name = f"cuda:{accelerator}" if isinstance(accelerator, int) else chosen_accelerator(accelerator)
+    n_found = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if name == "gpu":
-        name = "mps" if has_mps else "cuda"
+        name = "mps" if n_found["mps"] else "cuda"
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise ValueError(
-            f"accelerator must be 'auto', 'cpu', 'gpu', 'cuda', 'mps' or a device such as 'cuda:1', got {accelerator!r}"
+            f"a device is 'auto', 'cpu', 'gpu', 'cuda', 'mps', one such as 'cuda:1', or the number of a GPU; got "
+            f"{accelerator!r}"
         ) from error
-    if not {"cuda": has_cuda, "mps": has_mps}.get(device.type, True):
-        raise ValueError(f"accelerator={accelerator!r}: PyTorch finds no such accelerator on this machine")
+    if device.type in n_found and (device.index or 0) >= n_found[device.type]:
+        raise ValueError(f"PyTorch finds no device {accelerator!r} on this machine")
     return device
 
 
@@ -62,13 +63,17 @@ def default_precision(parametrization: str, accelerator: Any) -> str:
     parametrization
         Parametrization of the model.
     accelerator
-        What trains it, as for Lightning's trainer, but not ``"auto"``.
+        What trains it, as for Lightning's trainer: a name other than ``"auto"``, or one of its accelerators.
     """
-    if parametrization != "potential" or not isinstance(accelerator, str):
+    # Lightning's classes are CPUAccelerator, CUDAAccelerator, ...
+    kind = (
+        accelerator if isinstance(accelerator, str) else type(accelerator).__name__.removesuffix("Accelerator").lower()
+    )
+    if parametrization != "potential":
         return "32-true"
-    kind = device_of(accelerator).type
-    if kind == "cuda":
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
+    if kind in ("cuda", "gpu") and torch.cuda.is_available():
+        # GPUs before Ampere emulate bfloat16, which is slower than single precision.
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     if kind != "cpu":
         return "32-true"
     # Added in torch 2.9; an older one stays in float32.

@@ -50,7 +50,7 @@ class AveragedPlan(pl.LightningModule):
         if found != self.identity:
             raise ValueError(
                 "resume=True found the checkpoint of another training in checkpoint_dir: other cells, settings or "
-                "seed. Train with what it was begun with, or choose another folder."
+                "seed, or another version of scratio. Train with what it was begun with, or choose another folder."
             )
 
     def on_train_batch_end(self, *args) -> None:
