@@ -162,7 +162,7 @@ CALIBRATED: dict[str, Patches] = {
     "likelihood weights": {_calibration: {"posterior_weights": _likelihood}},
     "closed form never alone": {_calibration: {"_probability": lambda *parts: 0.0}},
     "no moderation": {_scorer: {"moderated_error": lambda x, error, *others: error}},
-    "bias not counted": {_scoring.ScoringModel: {"_disagreement": lambda self, scorer, x, *others: np.zeros(len(x))}},
+    "bias not counted": {_scoring: {"_disagreement": lambda module, scorer, x, *others: np.zeros(len(x))}},
     "closed forms alone (quick)": {},
 }
 """What is replaced after the training of the default."""

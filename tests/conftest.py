@@ -28,6 +28,9 @@ from scratio.paths import GaussianPath
 
 matplotlib.use("Agg")
 
+collect_ignore = ["support"]
+"""Not searched for doctests, which would import it a second time under another name."""
+
 FOLDERS = [os.environ.get("SCRATIO_DATA"), Path(__file__).resolve().parents[2] / "shared" / "data"]
 """Where real data may lie: the path setting, or beside the checkout."""
 
