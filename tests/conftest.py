@@ -141,6 +141,19 @@ def trained(parametrization: str) -> scratio.model.ScRatio:
     return model
 
 
+@pytest.fixture(scope="module")
+def models() -> tuple[scratio.model.ScRatio, scratio.model.ScRatio]:
+    """Two small models of 200 cells that differ in their seed, for tests of files."""
+    found = []
+    for seed in (0, 1):
+        adata = scratio.datasets.gaussians(n_cells=200, n_dims=2, random_state=0)
+        scratio.model.ScRatio.setup_anndata(adata, condition_keys=["condition"])
+        model = scratio.model.ScRatio(adata, n_hidden=8, n_members=1)
+        model.train(**QUICK, random_state=seed)
+        found.append(model)
+    return found[0], found[1]
+
+
 class AnalyticNetwork(FlowNetwork):
     """Exact flow of conditional Gaussians N(m_c, S_c), float64, nothing learned; the marginal is their mixture.
 

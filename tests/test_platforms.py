@@ -41,19 +41,6 @@ def cells(n: int = 200, **columns: object) -> ad.AnnData:
     return adata
 
 
-def trained(quick: dict, seed: int = 0) -> ScRatio:
-    adata = cells()
-    ScRatio.setup_anndata(adata, condition_keys=["condition"])
-    model = ScRatio(adata, n_hidden=8, n_members=1)
-    model.train(**quick, random_state=seed)
-    return model
-
-
-@pytest.fixture(scope="module")
-def models(quick) -> tuple[ScRatio, ScRatio]:
-    return trained(quick), trained(quick, 1)
-
-
 # --- what is written down ------------------------------------------------------------------------------------------
 
 ROOT = Path(__file__).resolve().parents[1]

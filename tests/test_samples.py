@@ -535,16 +535,17 @@ def test_a_site_of_its_own_for_each_sample_is_refused_before_training(unchanged)
 
 @pytest.mark.parametrize("at_once", [2**23, 700, 100])
 def test_the_counts_are_those_of_the_nearest_cells(at_once, monkeypatch):
-    # Both centres in one search, one after the other, and less at once than the distances of one centre.
+    # All centres in one search, in parts, and less at once than the distances of one centre.
     monkeypatch.setattr("scratio.stats._neighborhoods.DISTANCES", at_once)
     rng = np.random.default_rng(0)
     x, codes = rng.normal(size=(500, 2)), rng.integers(-1, 3, size=500)
-    neighborhood = (x[:, 0] > 0.0).astype(int)
+    neighborhood = np.digitize(x[:, 0], [0.5, 1.2])
+    assert np.bincount(neighborhood).max() > 4 * np.bincount(neighborhood).min()
     found = neighbor_counts(x, neighborhood, codes)
     # 10 cells for each of three samples; then the tenth of all cells that no neighbourhood exceeds.
-    assert found.shape == (2, 3, 2)
+    assert found.shape == (2, 3, 3)
     for scale, k in enumerate((30, 50)):
-        for place in (0, 1):
+        for place in range(3):
             nearest = np.argsort(((x - x[neighborhood == place].mean(0)) ** 2).sum(1))[:k]
             for sample in range(3):
                 assert found[scale, sample, place] == (codes[nearest] == sample).sum()

@@ -21,19 +21,6 @@ GROUPS = {"condition_key": "condition", "treatment": "treated", "reference": "co
 MINE = b"the user's own"
 
 
-def trained(quick: dict, seed: int = 0) -> ScRatio:
-    adata = scratio.datasets.gaussians(n_cells=200, n_dims=2, random_state=0)
-    ScRatio.setup_anndata(adata, condition_keys=["condition"])
-    model = ScRatio(adata, n_hidden=8, n_members=1)
-    model.train(**quick, random_state=seed)
-    return model
-
-
-@pytest.fixture(scope="module")
-def models(quick) -> tuple[ScRatio, ScRatio]:
-    return trained(quick), trained(quick, 1)
-
-
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 

@@ -68,7 +68,7 @@ class _Module:
 
 
 def is_possible() -> bool:
-    """Whether this PyTorch can make up a device; 2.9 is the first."""
+    """Whether this PyTorch can make up a device; older ones cannot."""
     return hasattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend")
 
 

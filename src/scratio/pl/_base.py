@@ -304,6 +304,7 @@ def _print_once(figure: Figure) -> None:
     """Take the figure from those that a notebook shows at the end of the cell, and leave printing it to IPython."""
     if "inline" in get_backend().lower():
         plt.close(figure)
+    # IPython's way to say: show the object as if it had no method for this.
     raise NotImplementedError
 
 
