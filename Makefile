@@ -140,10 +140,15 @@ bench-stats: setup
 # beside its script; pertpy needs Python 3.12.
 PEERS ?= milo_edgepython milo_pertpy cna kompot
 PYTHON_OF_milo_pertpy ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.12.*/bin/python3.12) python3.12)
-.venv-peer-%/.installed: benchmarks/significance_peers/%.txt
+define PEER_ENVIRONMENT
 	"$(or $(PYTHON_OF_$*),$(PYTHON))" -m venv .venv-peer-$*
 	.venv-peer-$*/$(PROGRAMS)/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
+endef
+.venv-peer-%/.installed: benchmarks/significance_peers/%.txt
+	$(PEER_ENVIRONMENT)
+.venv-peer-%/.installed: benchmarks/outside_peers/%.txt
+	$(PEER_ENVIRONMENT)
 
 bench-significance-peers: setup $(PEERS:%=.venv-peer-%/.installed)
 	$(BIN)/python benchmarks/significance_compared.py $(BENCH_ARGS)

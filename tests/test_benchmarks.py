@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -388,3 +389,28 @@ def test_what_is_measured_again_replaces_what_was_there(benchmark, tmp_path):
     table = merged(path, [paper, again, other], keys)
     assert table["error"].tolist() == [9.0, 2.0, 3.0]
     pd.testing.assert_frame_equal(pd.read_csv(path), table, check_dtype=False)
+
+
+def test_peers_answer_files_and_a_failure_is_kept_to_its_file(benchmark, tmp_path, monkeypatch, capsys):
+    # Of the session of the tests nothing is to change.
+    monkeypatch.setattr("os.environ", dict(os.environ))
+    exchange, environments = benchmark("_exchange"), benchmark("_environments")
+    sizes = {"small": 3, "large": 5}
+    files = [environments.put({"x": np.arange(size)}, tmp_path / f"{name}.npz") for name, size in sizes.items()]
+
+    def total(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if len(arrays["x"]) > 3:
+            raise ValueError("too many numbers")
+        return {"total": arrays["x"].sum()}
+
+    monkeypatch.setattr(sys, "path", [*sys.path, str(BENCHMARKS / "outside_peers")])
+    monkeypatch.setattr("sys.argv", ["peer.py", *map(str, files), "--out", str(tmp_path / "out")])
+    exchange.serve({"sum": total})
+    assert str(BENCHMARKS) not in sys.path
+    assert str(BENCHMARKS / "outside_peers") not in sys.path
+    assert environments.answered(tmp_path / "out", "sum", files[0])["total"] == 3
+    assert environments.answered(tmp_path / "out", "sum", files[1])["error"] == "too many numbers"
+    assert environments.answered(tmp_path / "out", "other", files[0]) is None
+    # What is there is left alone.
+    exchange.serve({"sum": lambda arrays: {"total": np.array(0)}})
+    assert environments.answered(tmp_path / "out", "sum", files[0])["total"] == 3

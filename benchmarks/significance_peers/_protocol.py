@@ -1,36 +1,22 @@
-"""What the adapters of this folder share: one thread, cohorts read, results written, a failure kept to its own cohort.
+"""What the adapters of this folder share: a cohort, a result, and the loop over the files of cohorts.
 
-Import this module before numpy and others: it limits the threads that they start. Methods import their packages when
-they are called, after `main` has taken this folder off the path of modules, where `cna.py` and `kompot.py` would hide
-the packages of these names. The seconds of the first cohort of a process therefore have the imports in them.
+Import this module before numpy and others, as `_exchange.py` says, which limits the threads and keeps a failure to its
+own cohort.
 """
 
 from __future__ import annotations
 
-import os
 import sys
+from pathlib import Path
 
-os.environ.update(
-    dict.fromkeys(
-        (
-            "OMP_NUM_THREADS",
-            "OPENBLAS_NUM_THREADS",
-            "MKL_NUM_THREADS",
-            "NUMBA_NUM_THREADS",
-            "LOKY_MAX_CPU_COUNT",  # pydeseq2 by joblib
-            "NPROC",  # jax
-        ),
-        "1",
-    )
-)
-os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 
+from _exchange import answer, forget_folders
+
+# isort: split
 import argparse
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -100,34 +86,16 @@ def milo_neighbours(cohort: Cohort) -> int:
     return min(max(30, 5 * len(cohort.group)), len(cohort.x) - 1)
 
 
-def _result(method: Callable[[Cohort], Result], cohort: Cohort) -> dict[str, np.ndarray]:
-    start = perf_counter()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            arrays = method(cohort).arrays()
-    except Exception as error:  # noqa: BLE001 (whatever a method fails with, the next cohort has its turn)
-        arrays = {"error": np.array(str(error) or type(error).__name__)}
-    return arrays | {"seconds": np.float64(perf_counter() - start)}
-
-
 def main(method: Callable[[Cohort], Result]) -> None:
     """Run a method on the cohorts of the command line; those with a result already are left alone."""
-    sys.path.remove(str(Path(__file__).parent))
+    forget_folders()
     parser = argparse.ArgumentParser()
     parser.add_argument("cohorts", nargs="+", type=Path, metavar="COHORT.npz")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
     for path in args.cohorts:
-        target = args.out / f"{path.stem}.npz"
-        if target.exists():
-            continue
-        with np.load(path) as arrays:
-            cohort = Cohort(*(arrays[name] for name in ("x", "sample", "group", "donor")))
-        result = _result(method, cohort)
-        unfinished = target.with_suffix(".part")
-        with unfinished.open("wb") as file:
-            np.savez_compressed(file, **result)
-        unfinished.replace(target)
-        print(path.stem, result.get("error", f"{result['seconds']:.1f} s"), flush=True)
+        answer(
+            lambda arrays: method(Cohort(*(arrays[name] for name in ("x", "sample", "group", "donor")))).arrays(),
+            path,
+            args.out / path.name,
+        )
