@@ -12,6 +12,7 @@ from anndata import AnnData
 from scratio._caller import differentiable
 from scratio.conditions import Combinations, observed_combinations
 from scratio.model import _saving
+from scratio.model._divergence import DivergenceModel
 from scratio.model._embedding_model import to_plain
 from scratio.model._generation import GenerationModel
 from scratio.model._networks import new_denoiser
@@ -24,7 +25,7 @@ PARAMETRIZATIONS, BLOCKS, SCHEDULES = ("potential", "heads"), ("residual", "mlp"
 MEMBERS_OF_FOLD, MEMBERS_ALONE = 2, 5
 
 
-class ScRatio(TrainingModel, QueryModel, GenerationModel):
+class ScRatio(TrainingModel, QueryModel, DivergenceModel, GenerationModel):
     r"""Conditional flow-matching model of an embedding, from which per-cell log ratios are computed.
 
     .. math:: \log r(x) = \log p(x | numerator) - \log p(x | denominator)

@@ -174,6 +174,11 @@ class ConditionPosterior(FlowNetwork):
                 found.append(named.log_likelihood(features, base, self.log_weights))
         return found
 
+    def log_likelihoods_of_combinations(self, z: Tensor, q: Tensor) -> Tensor:
+        """Log density of every observed combination up to a term that they share, (n_members, n, n_combinations)."""
+        features = torch.tanh(q) * self.classifier(z, self.classifier_embedding(q))
+        return self._base(z, q) + self._all().logits(features) - self.log_weights
+
     def _named(self, condition: Condition, weight: Tensor | None) -> NamedCombinations | None:
         """The combinations that a condition names; None where numbers take part, or where all of them are cheaper."""
         if weight is None or not condition.codes.shape[-1] or not bool(condition.values.isnan().all()):

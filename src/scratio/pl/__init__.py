@@ -11,6 +11,7 @@ from scratio.pl._embedding import embedding
 from scratio.pl._history import history
 from scratio.pl._neighborhoods import neighborhoods
 from scratio.pl._regions import regions
+from scratio.pl._sample_distance import sample_distance
 from scratio.pl._samples import samples
 from scratio.pl._spatial import spatial
 from scratio.pl._translate import translate
@@ -30,6 +31,7 @@ __all__ = [
     "history",
     "neighborhoods",
     "regions",
+    "sample_distance",
     "samples",
     "spatial",
     "translate",

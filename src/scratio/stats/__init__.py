@@ -3,6 +3,7 @@
 from scratio.stats._calibration import Calibration, label_slope, overlap, reliability, residual_inflation
 from scratio.stats._classifier import held_out_log_odds
 from scratio.stats._count_model import SampleDesign
+from scratio.stats._divergence import Divergences, divergences
 from scratio.stats._fdr import weighted_fdr
 from scratio.stats._folds import balanced_rows, disjoint_parts, grouped_folds, most_folds, stratified_folds
 from scratio.stats._label_weights import bounded_loss, label_slopes, posterior_weights
@@ -29,6 +30,7 @@ __all__ = [
     "balanced_rows",
     "Calibration",
     "ConditionMixture",
+    "Divergences",
     "N_ROTATIONS",
     "SampleDesign",
     "SampleTest",
@@ -38,6 +40,7 @@ __all__ = [
     "common_responsibility",
     "compare_samples",
     "disjoint_parts",
+    "divergences",
     "effects_without",
     "grouped_folds",
     "held_out_log_odds",

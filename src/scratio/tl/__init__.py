@@ -9,6 +9,7 @@ from scratio.tl._differential_abundance import differential_abundance
 from scratio.tl._driver_genes import driver_genes
 from scratio.tl._log_ratio import log_ratio
 from scratio.tl._regions import regions
+from scratio.tl._sample_distance import sample_distance
 from scratio.tl._summary import summary
 from scratio.tl._translate import translate
 from scratio.tl._treatment_response import treatment_response
@@ -23,6 +24,7 @@ __all__ = [
     "driver_genes",
     "log_ratio",
     "regions",
+    "sample_distance",
     "summary",
     "translate",
     "treatment_response",

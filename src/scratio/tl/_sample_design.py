@@ -151,7 +151,7 @@ def samples_of(
         main = cells.idxmax(axis=1)
         other = table["donor"].map(both).eq(True) & (table["group"] != table["donor"].map(main))
         table.loc[other & (table["left_out"] == ""), "left_out"] = "its donor takes part with the other condition"
-    _warn_of_left_out(table, key, names)
+    warn_of_left_out(table, key, names)
     used = table[table["left_out"] == ""]
     donors = used.groupby("group")["donor"].nunique().reindex(list(names), fill_value=0)
     if donors.min() < 2:
@@ -215,7 +215,7 @@ def samples_with_numbers(obs: pd.DataFrame, number_key: str, settings: SampleSet
     if within:
         alone = used.groupby("donor")["sample"].transform("size") == 1
         table.loc[used.index[alone], "left_out"] = "its donor has no other sample"
-    _warn_of_left_out(table, key, {})
+    warn_of_left_out(table, key)
     table["replicate"] = _numbered(table, ["donor", "sample"] if within else ["donor"])
     replicates = _replicates(table)
     tested = replicates["value"].to_numpy()
@@ -330,8 +330,19 @@ def _effective(n: np.ndarray, m: np.ndarray) -> np.ndarray:
     return n * m / np.maximum(n + m, 1)
 
 
-def _warn_of_left_out(table: pd.DataFrame, key: str, names: dict[str, str]) -> None:
-    """Say which samples take no part, why, and how many cells they have, of both conditions if there are two."""
+def warn_of_left_out(table: pd.DataFrame, key: str, names: dict[str, str] | None = None) -> None:
+    """Say which samples take no part, why, and how many cells they have.
+
+    Parameters
+    ----------
+    table
+        A row for every sample, or for every sample of a condition.
+    key
+        Column of the samples.
+    names
+        Labels of the conditions by group, where two are compared.
+    """
+    names = names or {}
     out = table[table["left_out"] != ""]
     if out.empty:
         return
@@ -343,7 +354,7 @@ def _warn_of_left_out(table: pd.DataFrame, key: str, names: dict[str, str]) -> N
         parts.append(f"{len(rows)} because {reason}: {', '.join(shown)}{more}")
     kind = "samples" if not names else "samples of a condition"
     warn_user(
-        f"{len(out)} of {len(table)} {kind} in obs[{key!r}] take no part in the test. {'; '.join(parts)}",
+        f"{len(out)} of {len(table)} {kind} in obs[{key!r}] take no part. {'; '.join(parts)}",
     )
 
 

@@ -52,7 +52,7 @@ _SIGN = (
     "Log ratios are in nats; positive means more likely under the numerator (the treatment). exp(value) is the ratio."
 )
 
-
+_DISTANCES = "Distances are in nats: the sum of both Kullback-Leibler divergences, 0 for samples that do not differ."
 JOINED = "several sets of cells, whose results were joined"
 OF_ONE = {"calibration", "evidence"}
 """Mappings in the record of one training; any other mapping is the training of one of several embeddings."""
@@ -111,7 +111,7 @@ def summary(adata: AnnData, *, key: str = "da", groupby: str | None = None, mod:
     found, folded = _tables(result)
     if isinstance(regions := result.get("regions"), pd.DataFrame) and regions.empty:
         notes.append("No region is significant.")
-    notes += [*_verdicts(result), _SIGN]
+    notes += [*_verdicts(result), _DISTANCES if result["analysis"] == "sample_distance" else _SIGN]
     details = Summary("Details", _facts(result, origin), folded, _more(result, key))
     return Summary(_asked(result, values, key), {}, tables | found, notes, details)
 
@@ -180,6 +180,8 @@ def _asked(result: Mapping[str, Any], values: Mapping[str, pd.DataFrame], key: s
         asked = f"values of {given['covariate_key']} over {given.get('reference')}"
     elif analysis == "association" and "key" in given:
         asked = f"cells by {given['key']}"
+    elif analysis == "sample_distance" and "sample_key" in given:
+        asked = f"distances between {given['sample_key']}"
     else:
         asked = analysis
     scored = max((len(table) for table in values.values()), default=0)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.cluster.hierarchy import linkage
 
 from scratio._check import category_of, check_anndata, check_categories, check_embedding, check_unique_names, source_of
 from scratio._modality import takes_modality
@@ -15,6 +15,7 @@ from scratio._progress import expect_work, one_bar
 from scratio.model import OWN, ScRatio
 from scratio.tl._cross_fit import FitSettings, fit_model, means_by_side, of_own, score, supported, with_columns
 from scratio.tl._fingerprint import data_fingerprint
+from scratio.tl._trees import tree_of
 from scratio.tl._write import begin, check_key_added, finish, record
 
 
@@ -170,8 +171,7 @@ def _tree(values: np.ndarray) -> dict[str, np.ndarray] | None:
     """Average linkage of the rows and the order of its leaves; a missing value counts as no response."""
     if len(values) < 3:
         return None
-    found = linkage(np.nan_to_num(values), method="average")
-    return {"linkage": found, "order": leaves_list(found)}
+    return tree_of(linkage(np.nan_to_num(values), method="average"))
 
 
 def _cells(
