@@ -205,6 +205,13 @@ def draw_calibration() -> plt.Axes:
     return scratio.pl.calibration(adata)
 
 
+def draw_sample_distance() -> plt.Axes:
+    """Distances between the samples that patients of melanoma gave before and after the therapy."""
+    adata = melanoma().copy()
+    scratio.tl.sample_distance(adata, sample_key="sample", train_kwargs=QUIET)
+    return scratio.pl.sample_distance(adata, "response", vmax="p95")
+
+
 def draw_samples() -> plt.Axes:
     """Every patient's share of cells in the largest region."""
     adata = melanoma()
@@ -235,6 +242,7 @@ FIGURES: dict[str, Callable[[], plt.Axes]] = {
     "api/pl.history": lambda: scratio.pl.history(kang()),
     "api/pl.neighborhoods": lambda: scratio.pl.neighborhoods(melanoma(), basis="X_tsne"),
     "api/pl.regions": lambda: scratio.pl.regions(melanoma(), basis="X_tsne"),
+    "api/pl.sample_distance": draw_sample_distance,
     "api/pl.samples": draw_samples,
     "api/pl.spatial": lambda: scratio.pl.spatial(tissue()),
     "api/pl.translate": lambda: scratio.pl.translate(monocytes(), key="X_scratio"),

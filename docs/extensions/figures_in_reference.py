@@ -20,6 +20,7 @@ SAME = {
     "tl.driver_genes": "pl.driver_genes",
     "tl.log_ratio": "pl.embedding",
     "tl.regions": "pl.regions",
+    "tl.sample_distance": "pl.sample_distance",
     "tl.translate": "pl.translate",
     "tl.treatment_response": "pl.treatment_response",
 }
