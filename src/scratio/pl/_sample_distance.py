@@ -26,7 +26,7 @@ from scratio.pl._base import (
     stored_result,
     style_of,
 )
-from scratio.pl._trees import TREE, draw_beside, order_of, set_title
+from scratio.pl._trees import TREE, bar_gap, draw_beside, order_of, set_title
 
 CELL, LARGEST, ANNOTATED = 0.4, 12.0, 10
 """Inches of a cell of the heat map and of the whole at most, most samples with numbers in the cells."""
@@ -123,7 +123,6 @@ def sample_distance(
         # Two digits of the largest.
         "fmt": ".2f" if largest < 1.0 else ".1f" if largest < 10.0 else ".0f",
         "linewidths": 0.5 if len(shown) <= NAMED else 0.0,
-        "cbar_kws": {"pad": 0.04 if tree is None else TREE + 0.06, "shrink": 0.8},
     }
     if len(shown) <= NAMED:
         defaults |= {"xticklabels": True, "yticklabels": True}
@@ -131,6 +130,7 @@ def sample_distance(
     style = style_of("sample_distance", sns.heatmap, kwargs, defaults, fixed=HEAT_MAP_FIXED, artist=QuadMesh)
     side = min(max(CELL * len(shown), LOWEST), LARGEST)
     ax = new_axes(ax, (2.4 + (1.0 + TREE) * side, 1.2 + side))
+    style["cbar_kws"] = {"pad": bar_gap(ax, tree), "shrink": 0.8, **style.get("cbar_kws", {})}
     heat_map(shown, ax, label="distance (nats)", signed=False, vmin=vmin, vmax=vmax, cmap=cmap, **style)
     ax.set(xlabel="", ylabel="")
     if tree is not None:

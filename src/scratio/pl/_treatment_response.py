@@ -13,7 +13,7 @@ from matplotlib.colors import Colormap
 
 from scratio._modality import takes_modality
 from scratio.pl._base import HEAT_MAP_FIXED, LABEL, LOWEST, finish, heat_map, new_axes, stored_result, style_of
-from scratio.pl._trees import TREE, draw_above, draw_beside, order_of, set_title
+from scratio.pl._trees import TREE, bar_gap, draw_above, draw_beside, order_of, set_title
 
 SIDES = ("donors", "treatments")
 CELL, ANNOTATED = 0.45, 12
@@ -93,11 +93,11 @@ def treatment_response(
     defaults = {
         "annot": shown.shape[1] <= ANNOTATED,
         "fmt": ".1f",
-        "cbar_kws": {"pad": 0.04 if trees[0] is None else TREE + 0.06},
     }
     cmap = kwargs.pop("color_map", None) if cmap is None else cmap
     style = style_of("treatment_response", sns.heatmap, kwargs, defaults, fixed=HEAT_MAP_FIXED, artist=QuadMesh)
     ax = new_axes(ax, (3.5 + 1.4 * CELL * shown.shape[1], max(1.6 + CELL * shown.shape[0], LOWEST)))
+    style["cbar_kws"] = {"pad": bar_gap(ax, trees[0]), **style.get("cbar_kws", {})}
     heat_map(shown, ax, label=f"mean {LABEL}", signed=True, vmin=vmin, vmax=vmax, cmap=cmap, **style)
     ax.set(xlabel="", ylabel="")
     if trees[0] is not None:

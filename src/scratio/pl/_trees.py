@@ -7,14 +7,22 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 TREE = 0.18
 """Share of the axes for a tree."""
+GAP = 0.04
 
 
 def order_of(tree: Mapping[str, Any] | None, n: int) -> np.ndarray:
     """Order of rows or columns by a tree of ``tl``; without one, as they are."""
     return np.arange(n) if tree is None else np.asarray(tree["order"])
+
+
+def bar_gap(ax: Axes, tree: Mapping[str, Any] | None) -> float:
+    """Gap between the heat map and its colour bar; a constrained layout makes room for the tree by itself."""
+    layout = ax.figure.canvas.figure.get_layout_engine()
+    return GAP if tree is None or isinstance(layout, ConstrainedLayoutEngine) else TREE + 1.5 * GAP
 
 
 def draw_beside(ax: Axes, tree: Mapping[str, Any]) -> None:
