@@ -22,8 +22,9 @@ who knows the densities. The suite's transformations change no log ratio, so the
 (``pointwise`` of the peer's script): ``rmse`` is the root mean square error of scratio's log ratio of a joint pair,
 ``rmse_exchanged`` that of an exchanged one, ``slope`` and ``correlation`` are those of the estimate on the truth over
 all pairs, ``n_outside`` says how many pairs are left out since their truth is minus infinity. The suite's estimators
-give no log ratio of a pair. The seconds of a peer's first task hold its imports. A method that fails has a row that
-says why in ``failure``.
+return one number; the critics of its neural ones hold a log ratio up to a constant or a function of y, which is not
+read here. The seconds of the first task that a process of a peer gets hold its imports. A method that fails has a row
+that says why in ``failure``.
 
 Rows that the file has are not measured again, unless ``--again`` is given. Writes results/outside_information.csv, and
 from its rows the figure outside_information.png and tables: ``_summary.csv``, mean absolute errors by task and method,
