@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from benchmark_scripts import BENCHMARKS, load
 from scipy.integrate import quad
 from scipy.special import digamma, expit, gammaln, logit
 from scipy.stats import multivariate_normal
 from sklearn.neighbors import NearestNeighbors
 
 import scratio
-
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
-
-def load(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    # As importing it would do; dataclasses look their module up.
-    monkeypatch.setitem(sys.modules, name, module)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -72,19 +60,6 @@ def test_the_divergence_of_two_gaussians_has_no_bias(benchmark):
         found.append(module.gaussian_divergence(x, np.arange(100) < 50))
     # 1 / 2, within three standard errors of the mean.
     assert abs(np.mean(found) - 0.5) < 3.0 * np.std(found) / 20.0
-
-
-@pytest.fixture
-def benchmark(monkeypatch, tmp_path):
-    """Loader of benchmarks that write to an empty folder."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-
-    def get(name: str) -> ModuleType:
-        module = load(name, monkeypatch)
-        monkeypatch.setattr(module, "RESULTS", tmp_path, raising=False)
-        return module
-
-    return get
 
 
 @pytest.mark.parametrize("distance", [1, 4])
@@ -274,6 +249,7 @@ QUICK = [
     "heavy_tails",
     "mutual_information",
     "non_gaussian",
+    "outside_information",
     "real_labels",
     "replicates",
     "scale",
