@@ -8,8 +8,7 @@ from scipy.integrate import quad
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-GUESSED = (0.51, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9, 0.95, 0.99)
-"""Shares of cells, half from either of two batches, whose batch the best classifier guesses right."""
+NATS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.13, 0.2, 0.3, 0.37, 0.5, 0.6)
 
 
 def information_of_shift(distance: float) -> float:
@@ -38,12 +37,12 @@ def least_information(guessed: float) -> float:
     return float(np.log(2.0) - entropy_of(guessed))
 
 
-def most_information(guessed: float) -> float:
-    """Mutual information that a share of right guesses leaves room for: the bound of Hellman and Raviv (1970).
+def least_guessed(nats: float) -> float:
+    """Smallest share of right guesses that a mean log ratio leaves to the best classifier: Hellman and Raviv (1970).
 
     It is met if the batch of a cell is either certain or anybody's guess.
     """
-    return float(np.log(2.0) * (2.0 * guessed - 1.0))
+    return 0.5 + max(nats, 0.0) / (2.0 * np.log(2.0))
 
 
 def most_guessed(nats: float) -> float:
@@ -67,19 +66,18 @@ def batches_left(nats: float, ceiling: float) -> float:
 
 
 def scale() -> pd.DataFrame:
-    """Table for two equal batches: share guessed right, distance, mean log ratio and the range that it may have."""
+    """Table for two equal batches: share of the largest mean, range of right guesses, and what shifted Gaussians give."""
     rows = []
-    for guessed in GUESSED:
-        distance = 2.0 * norm.ppf(guessed)
-        nats = information_of_shift(distance)
+    for nats in NATS:
+        distance = brentq(lambda distance, nats=nats: information_of_shift(distance) - nats, 0.0, 10.0)
         rows.append(
             {
-                "guessed": guessed,
-                "distance": distance,
                 "nats": nats,
                 "share": nats / np.log(2.0),
-                "least_nats": least_information(guessed),
-                "most_nats": most_information(guessed),
+                "guessed_at_least": least_guessed(nats),
+                "guessed_if_shifted": norm.cdf(distance / 2.0),
+                "shift": distance,
+                "guessed_at_most": most_guessed(nats),
                 "batches_left": batches_left(nats, np.log(2.0)),
             }
         )

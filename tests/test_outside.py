@@ -141,7 +141,7 @@ def test_no_cells_of_two_batches_break_the_bounds_of_the_mapping(scale):
             information = (0.5 * batches * np.log(batches / batches.mean(0))).sum()
             guessed = 0.5 * batches.max(0).sum()
             assert scale.least_information(guessed) <= information + 1e-9
-            assert information <= scale.most_information(guessed) + 1e-9
+            assert scale.least_guessed(information) <= guessed + 1e-9
             assert guessed <= scale.most_guessed(information) + 1e-9
 
 
@@ -150,7 +150,8 @@ def test_the_bounds_are_met_where_all_cells_are_alike_and_where_some_are_certain
     assert scale.least_information(0.8) == pytest.approx(0.8 * np.log(1.6) + 0.2 * np.log(0.4))
     assert scale.most_guessed(scale.least_information(0.8)) == pytest.approx(0.8)
     # .6 of each batch in a place of its own, the rest together: .8 are guessed right.
-    assert scale.most_information(0.8) == pytest.approx(0.6 * np.log(2.0))
+    assert scale.least_guessed(0.6 * np.log(2.0)) == pytest.approx(0.8)
+    assert scale.least_guessed(-0.01) == 0.5
     assert scale.most_guessed(0.0) == 0.5
     assert scale.most_guessed(np.log(2.0)) == 1.0
 
@@ -166,11 +167,14 @@ def test_as_many_batches_are_left_as_a_cell_may_be_of(scale):
 
 def test_the_table_of_nats_holds_the_closed_form(scale):
     table = scale.scale()
-    assert (table["least_nats"] < table["nats"]).all()
-    assert (table["nats"] < table["most_nats"]).all()
-    row = table.set_index("guessed").loc[0.75]
-    assert row["distance"] == pytest.approx(2 * 0.674490, abs=1e-5)
-    assert row["least_nats"] == pytest.approx(np.log(2.0) - 0.562335, abs=1e-5)
+    assert (table["guessed_at_least"] < table["guessed_if_shifted"]).all()
+    assert (table["guessed_if_shifted"] < table["guessed_at_most"]).all()
+    np.testing.assert_allclose([scale.information_of_shift(distance) for distance in table["shift"]], table["nats"])
+    row = table.set_index("nats").loc[0.13]
+    assert row["guessed_at_most"] == pytest.approx(0.75, abs=0.001)  # log 2 less the entropy of .75 is .131
+    assert row["guessed_at_least"] == pytest.approx(0.594, abs=0.001)
+    # Where batches hardly differ, the information of a shift is an eighth of its square.
+    assert table["shift"].iloc[0] == pytest.approx(np.sqrt(8 * 0.005), rel=0.01)
 
 
 # --- batch effects: rules
