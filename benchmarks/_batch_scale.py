@@ -66,7 +66,7 @@ def batches_left(nats: float, ceiling: float) -> float:
 
 
 def scale() -> pd.DataFrame:
-    """Table for two equal batches: share of the largest mean, range of right guesses, and what shifted Gaussians give."""
+    """Table for two equal batches: share of the largest mean, and right guesses: their range, and of two Gaussians."""
     rows = []
     for nats in NATS:
         distance = brentq(lambda distance, nats=nats: information_of_shift(distance) - nats, 0.0, 10.0)
