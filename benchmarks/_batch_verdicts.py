@@ -1,6 +1,7 @@
 """Rules by which `outside_batch.py` judges scores, and the tables of verdicts.
 
-The rules were fixed before anything was measured. `outside_batch.py` tells what the columns are. A standard error is
+The rules were fixed before anything was measured, but for `RISE`: it was added when scratio's means were 0 to the sixth
+decimal place and still in order, which no score should gain from. `outside_batch.py` tells what the columns are. A standard error is
 that of a mean over seeds.
 """
 
@@ -29,8 +30,9 @@ SCORES = {
 A share is that of the largest mean log ratio. "exact" is the mean of the exact log ratio on simulated cells: where it
 fails, the quantity itself moves; where scratio alone fails, the estimate does.
 """
-TOLERANCE, CHANGE, NATS = 0.05, 0.1, 0.02
-"""Badness of mixed cells; relative change of a score that should not move; error in nats (or a tenth of the truth)."""
+TOLERANCE, CHANGE, NATS, RISE = 0.05, 0.1, 0.02, 1e-3
+"""Badness of mixed cells; relative change of a score that should not move; error in nats (or a tenth of the truth);
+smallest rise, and smallest standard error, that count."""
 SHIFT = [f"shift-{s}" for s in ("0", "0.25", "0.5", "1", "2")]
 SCALE, SOME = (["shift-0", *(f"{kind}-{s}" for s in ("0.5", "1", "2"))] for kind in ("scale", "some-types"))
 KANG = [f"kang-{n}" for n in (100, 67, 33, 0)]
@@ -57,16 +59,22 @@ def mean_and_error(values: np.ndarray) -> tuple[float, float]:
 
 
 def monotone(tasks: list[str]) -> Callable[[Values, str], Found]:
-    """Rank correlation with the strength; passes if the mean over seeds rises at every step."""
+    """Rank correlation with the strength; passes if the mean over seeds rises at every step, by no less than `RISE`."""
 
     def judge(values: Values, column: str) -> Found:
         by_task = [values(task, column) for task in tasks]
         if len({len(own) for own in by_task}) != 1 or not len(by_task[0]):
             return Found(np.nan, np.nan, None)
-        ranks = np.array([spearmanr(range(len(tasks)), own).statistic for own in np.array(by_task).T])
-        return Found(*mean_and_error(ranks), bool((np.diff([own.mean() for own in by_task]) > 0.0).all()))
+        ranks = np.array([_rank_correlation(own) for own in np.array(by_task).T])
+        return Found(*mean_and_error(ranks), bool((np.diff([own.mean() for own in by_task]) >= RISE).all()))
 
     return judge
+
+
+def _rank_correlation(values: np.ndarray) -> float:
+    """Rank correlation of values with their places; 0 if all are alike."""
+    steps = np.round(values / RISE)
+    return float(spearmanr(np.arange(len(steps)), steps).statistic) if np.ptp(steps) else 0.0
 
 
 def sensitive(tasks: list[str]) -> Callable[[Values, str], Found]:
@@ -74,7 +82,7 @@ def sensitive(tasks: list[str]) -> Callable[[Values, str], Found]:
 
     def judge(values: Values, column: str) -> Found:
         (before, error), (after, other) = (mean_and_error(values(task, column)) for task in tasks[:2])
-        rise = (after - before) / np.hypot(error, other)
+        rise = (after - before) / max(np.hypot(error, other), RISE) if np.isfinite(error + other) else np.nan
         return Found(rise, np.nan, bool(rise > 2.0) if np.isfinite(rise) else None)
 
     return judge
@@ -112,7 +120,7 @@ def larger(task: str, other: str) -> Callable[[Values, str], Found]:
     def judge(values: Values, column: str) -> Found:
         own, others = values(task, column), values(other, column)
         value, error = mean_and_error(own - others) if len(own) == len(others) else (np.nan, np.nan)
-        passes = value > 2.0 * np.nan_to_num(error)
+        passes = value > 2.0 * max(np.nan_to_num(error), RISE)
         return Found(value, error, bool(passes) if np.isfinite(value) else None)
 
     return judge

@@ -7,7 +7,7 @@
 What a score should do is that which Lütge et al. 2021 (CellMixS, doi 10.26508/lsa.202001004) and Myradov et al. 2026
 (sBEE, doi 10.64898/2026.04.22.720135) ask of it: grow with the effect, be at its best value where batches are permuted
 or mixed, not depend on sizes of batches and on types that one batch alone has, and name the type that is not mixed.
-`_batch_designs.py` has the cells, `_batch_verdicts.py` the rules, which were written before anything was measured.
+`_batch_designs.py` has the cells, `_batch_verdicts.py` the rules, which were fixed before anything was measured.
 
 Simulated cells: 4,000 of five or six types in ten dimensions, bent by an invertible map so that no type is a Gaussian;
 sizes of types and of batches are unequal. The exact log ratio of every cell is known in closed form. Real cells: 4,000,

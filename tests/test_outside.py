@@ -200,6 +200,16 @@ def test_a_score_is_monotone_if_its_mean_rises_at_every_step(rules):
     assert judge(values_of({"a": [0.0, 0.1], "b": [0.3], "c": [0.2, 0.3]}), "score").passes is None
 
 
+def test_rounding_errors_in_order_are_no_rise(rules):
+    values = values_of({"a": [-3e-7, -2e-7], "b": [1e-8, 2e-8], "c": [4e-6, 5e-6]})
+    assert rules.monotone(["a", "b", "c"])(values, "score") == (0.0, 0.0, False)
+    assert rules.sensitive(["a", "b"])(values, "score")[::2] == (pytest.approx(0.0, abs=1e-3), False)
+    assert rules.larger("c", "a")(values, "score").passes is False
+    clear = values_of({"a": [0.0, 0.004], "b": [0.02, 0.024]})
+    # Both means have a standard error of .002.
+    assert rules.sensitive(["a", "b"])(clear, "score")[::2] == (pytest.approx(0.02 / np.hypot(0.002, 0.002)), True)
+
+
 def test_a_score_that_moves_by_more_than_a_tenth_does_not_pass(rules):
     judge = rules.unmoved("a", ["b", "c"])
     found = judge(values_of({"a": [1.0, 2.0], "b": [1.05, 2.1], "c": [0.8, 1.4]}), "score")
