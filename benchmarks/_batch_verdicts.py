@@ -1,8 +1,8 @@
 """Rules by which `outside_batch.py` judges scores, and the tables of verdicts.
 
 The rules were fixed before anything was measured, but for `RISE`: it was added when scratio's means were 0 to the sixth
-decimal place and still in order, which no score should gain from. `outside_batch.py` tells what the columns are. A standard error is
-that of a mean over seeds.
+decimal place and still in order, which no score should gain from. `outside_batch.py` tells what the columns are. A
+standard error is that of a mean over seeds.
 """
 
 from __future__ import annotations
