@@ -140,6 +140,7 @@ bench-stats: setup
 # beside its script; pertpy needs Python 3.12.
 PEERS ?= milo_edgepython milo_pertpy cna kompot
 PYTHON_OF_milo_pertpy ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.12.*/bin/python3.12) python3.12)
+PYTHON_OF_scib ?= $(PYTHON_OF_milo_pertpy)
 define PEER_ENVIRONMENT
 	"$(or $(PYTHON_OF_$*),$(PYTHON))" -m venv .venv-peer-$*
 	.venv-peer-$*/$(PROGRAMS)/python -m pip install --quiet --disable-pip-version-check --requirement $<

@@ -249,6 +249,7 @@ QUICK = [
     "heavy_tails",
     "mutual_information",
     "non_gaussian",
+    "outside_batch",
     "outside_information",
     "real_labels",
     "replicates",
@@ -269,9 +270,9 @@ def test_a_quick_benchmark_runs_through_and_writes_nothing(benchmark, name, monk
     said = capsys.readouterr().out
     assert len(said.splitlines()) >= 3
     # Where nothing is planted, neither the power of a test nor a slope on the truth is defined; a group of cells has
-    # no standard error across batches; and real cells are not moved.
+    # no standard error across batches; real cells are not moved; and most designs of batches have no moved type.
     undefined = ("batch_correction", "differential_abundance", "differential_abundance_counts", "fdrl")
-    undefined += ("significance", "significance_compared")
+    undefined += ("significance", "significance_compared", "outside_batch")
     assert ("nan" in said.lower()) == (name in undefined)
     assert not list(tmp_path.iterdir())
 

@@ -1,4 +1,4 @@
-"""Benchmarks that others made, and peers in environments of their own: the truth and the measures have to be right."""
+"""Mutual information on tasks that others made: samples, exact log ratios and tables have to be right."""
 
 from __future__ import annotations
 
