@@ -76,6 +76,30 @@ def test_the_standard_error_is_a_jackknife_over_batches(result):
     assert float(found.iloc[0]) == pytest.approx(expected)
 
 
+def test_the_ceiling_is_the_mean_of_batches_that_do_not_overlap():
+    # Unequal batches, in other shares of the types; type C is of one batch alone.
+    rng = np.random.default_rng(0)
+    design = [("0", "A", 60), ("1", "A", 240), ("2", "A", 300), ("0", "B", 200), ("1", "B", 100), ("2", "C", 80)]
+    obs = pd.DataFrame([row[:2] for row in design for _ in range(row[2])], columns=["batch", "kind"])
+    obs.index = [f"cell{i}" for i in range(len(obs))]
+    x = 30.0 * obs["batch"].astype(int).to_numpy() + rng.normal(size=len(obs))
+    adata = AnnData(obs=obs, obsm={"X_apart": x[:, None], "X_mixed": rng.normal(size=(len(obs), 1))})
+    scratio.tl.batch_effect(
+        adata, batch_key="batch", label_key="kind", use_rep=["X_apart", "X_mixed"], n_folds=2,
+        train_kwargs={"effort": "quick", "progress_bar": False},
+    )  # fmt: skip
+    summary = adata.uns["batch_effect"]["summary"].set_index(["embedding", "group"])
+    shares = {"A": [0.1, 0.4, 0.5], "B": [2.0 / 3.0, 1.0 / 3.0], "C": [1.0]}
+    entropy = {kind: -np.dot(share, np.log(share)) for kind, share in shares.items()}
+    entropy["all cells"] = (600 * entropy["A"] + 300 * entropy["B"]) / 980
+    for group, expected in entropy.items():
+        for name, mean, left in (("X_apart", expected, 1.0), ("X_mixed", 0.0, np.exp(expected))):
+            row = summary.loc[(name, group)]
+            assert row["ceiling"] == pytest.approx(expected)
+            assert row["mean"] == pytest.approx(mean, abs=0.05)
+            assert row["batches_left"] == pytest.approx(left, abs=0.1)
+
+
 @pytest.mark.parametrize("kind", ["h5ad", "zarr"])
 @pytest.mark.filterwarnings("ignore:Writing zarr v2 data:UserWarning")
 def test_the_result_survives_writing(result, tmp_path, kind):

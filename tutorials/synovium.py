@@ -56,8 +56,8 @@ scratio.pl.embedding(adata, key="batch_effect_X_pca_harmony", basis="umap", titl
 
 # %% [markdown]
 # The mean says how much a cell's position tells about its batch: it estimates the mutual information of position and
-# batch within types, in nats. It is zero without a batch effect. It is the logarithm of the number of batches if the
-# batches can be told apart with certainty.
+# batch within types, in nats. It is zero without a batch effect. It is the `ceiling`, the entropy of the batch within
+# types, if the batches can be told apart with certainty.
 #
 # Look first at the batches that stand out: the reason may be a failed run, another protocol or another disease.
 

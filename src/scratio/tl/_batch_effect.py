@@ -18,6 +18,9 @@ from scratio.tl._cross_fit import FitSettings, fit_model, score, supported, with
 from scratio.tl._fingerprint import data_fingerprint
 from scratio.tl._write import begin, check_key_added, finish, history_tables, record, training_of
 
+COLUMNS = ("n_cells", "mean", "median", "median_magnitude", "ceiling", "batches_left")
+"""What the summary says of the cells of a row."""
+
 
 @takes_modality
 @one_bar("measuring the batch effect")
@@ -42,7 +45,9 @@ def batch_effect(
 
     in nats (arXiv 2602.24201, section 5.2). The log ratio is 0 where the batch cannot be told from the cell, which is
     the aim of a batch correction. It is positive where cells of one batch lie together. Every cell is scored by
-    networks that did not see it. So the mean is not positive if there is no batch effect.
+    networks that did not see it. So the mean is not positive if there is no batch effect. The mean over cells estimates
+    the mutual information of a cell's place and its batch within labels. It cannot exceed the entropy of the batch
+    within labels, which is log(K) for K batches of equal size.
 
     Parameters
     ----------
@@ -81,8 +86,10 @@ def batch_effect(
         (:meth:`scratio.model.ScRatio.typicality`).
     ``uns[key_added]["summary"]``
         Table with a row for all cells, each batch and each label of each embedding: number of cells, mean, median, and
-        median magnitude of the log ratio. The row of all cells also has the standard error of the median over batches
-        (a jackknife that leaves out one batch at a time).
+        median magnitude of the log ratio. ``ceiling`` is the mean that batches would have that do not overlap, the
+        entropy of the batch within labels. ``batches_left`` is exp(ceiling - mean): of how many equally likely batches
+        a cell may be, given its place and label. The row of all cells also has the standard error of the median over
+        batches (a jackknife that leaves out one batch at a time).
     ``uns[key_added]``
         Parameters and training history.
 
@@ -177,18 +184,21 @@ def _summary(embedding: str, values: np.ndarray, obs: pd.DataFrame, keys: list[s
     batch = obs[keys[0]]
     without = np.array([series[batch != name].median() for name in batch.unique()])
     error = np.sqrt((len(without) - 1) * np.mean((without - without.mean()) ** 2))
-    rows = [{"by": "all", "group": "all cells", **_row(series), "standard_error": float(error)}]
+    largest = _largest(obs, keys)
+    rows = [{"by": "all", "group": "all cells", **_row(series, largest), "standard_error": float(error)}]
     for key in keys:
-        rows += [{"by": key, "group": name, **_row(part)} for name, part in series.groupby(obs[key])]
-    return pd.DataFrame(rows).assign(embedding=embedding)[
-        ["embedding", "by", "group", "n_cells", "mean", "median", "median_magnitude", "standard_error"]
-    ]
+        rows += [{"by": key, "group": name, **_row(part, largest)} for name, part in series.groupby(obs[key])]
+    return pd.DataFrame(rows).assign(embedding=embedding)[["embedding", "by", "group", *COLUMNS, "standard_error"]]
 
 
-def _row(values: pd.Series) -> dict[str, float]:
-    return {
-        "n_cells": len(values),
-        "mean": float(values.mean()),
-        "median": float(values.median()),
-        "median_magnitude": float(values.abs().median()),
-    }
+def _largest(obs: pd.DataFrame, keys: list[str]) -> pd.Series:
+    """Log ratio of every cell if batches did not overlap: minus the log share of its batch among cells of its label."""
+    size = obs.groupby(keys, observed=True)[keys[0]].transform("size")
+    of_label = obs.groupby(keys[1:], observed=True)[keys[0]].transform("size") if keys[1:] else len(obs)
+    return -np.log(size / of_label)
+
+
+def _row(values: pd.Series, largest: pd.Series) -> dict[str, float]:
+    mean, ceiling = float(values.mean()), float(largest[values.index].mean())
+    found = (len(values), mean, float(values.median()), float(values.abs().median()))
+    return dict(zip(COLUMNS, (*found, ceiling, float(np.exp(ceiling - mean))), strict=True))
