@@ -8,6 +8,7 @@ import random
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import anndata
 import matplotlib
@@ -16,6 +17,7 @@ import pandas as pd
 import pytest
 import torch
 from anndata import AnnData
+from benchmark_scripts import BENCHMARKS, load
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 from torch import Tensor
@@ -111,6 +113,19 @@ def real_data() -> Callable[[str], AnnData]:
 def gaussian_cells() -> AnnData:
     """200 cells of N(0, I) (control) or N(1, I) (treated) in two dimensions."""
     return scratio.datasets.gaussians(n_cells=200, n_dims=2, random_state=0)
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], ModuleType]:
+    """Loader of benchmarks that write to an empty folder."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+
+    def get(name: str) -> ModuleType:
+        module = load(name, monkeypatch)
+        monkeypatch.setattr(module, "RESULTS", tmp_path, raising=False)
+        return module
+
+    return get
 
 
 @pytest.fixture(scope="session", params=PARAMETRIZATIONS)

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import sys
-from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from benchmark_scripts import BENCHMARKS, load
 from scipy.integrate import quad
 from scipy.special import digamma, expit, gammaln, logit
 from scipy.stats import multivariate_normal
 from sklearn.neighbors import NearestNeighbors
 
 import scratio
-
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
-
-def load(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    # As importing it would do; dataclasses look their module up.
-    monkeypatch.setitem(sys.modules, name, module)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -72,19 +61,6 @@ def test_the_divergence_of_two_gaussians_has_no_bias(benchmark):
         found.append(module.gaussian_divergence(x, np.arange(100) < 50))
     # 1 / 2, within three standard errors of the mean.
     assert abs(np.mean(found) - 0.5) < 3.0 * np.std(found) / 20.0
-
-
-@pytest.fixture
-def benchmark(monkeypatch, tmp_path):
-    """Loader of benchmarks that write to an empty folder."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-
-    def get(name: str) -> ModuleType:
-        module = load(name, monkeypatch)
-        monkeypatch.setattr(module, "RESULTS", tmp_path, raising=False)
-        return module
-
-    return get
 
 
 @pytest.mark.parametrize("distance", [1, 4])
@@ -274,6 +250,7 @@ QUICK = [
     "heavy_tails",
     "mutual_information",
     "non_gaussian",
+    "outside_seconds",
     "real_labels",
     "replicates",
     "scale",
@@ -368,15 +345,48 @@ def test_mrvi_gets_samples_of_one_condition_and_nearly_one_size(benchmark, monke
     assert kwargs["early_stopping"]
 
 
-def test_peak_memory_is_told_in_the_unit_of_the_system(benchmark, monkeypatch):
+def test_peak_memory_is_told_in_the_unit_of_the_system(benchmark, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "resource", None)  # as on Windows, where it cannot be imported
-        scale = benchmark("scale")
+        module = benchmark("_processes")
+    (tmp_path / "12").write_text("VmPeak:\t 9999999 kB\nVmHWM:\t 3145728 kB\nVmRSS:\t 1048576 kB\n")
+    monkeypatch.setattr(module, "STATUS", str(tmp_path / "{}"))
+    assert module.peak_gigabytes(12) == 3.0
     resource = pytest.importorskip("resource")
-    monkeypatch.setattr(resource, "getrusage", lambda who: type("Usage", (), {"ru_maxrss": 3 * 2**20}))
-    for system, gigabytes in (("linux", 3.0), ("darwin", 3.0 / 1024)):
-        monkeypatch.setattr(sys, "platform", system)
-        assert scale.peak_gigabytes() == gigabytes
+    monkeypatch.setattr(resource, "getrusage", lambda who: type("Usage", (), {"ru_maxrss": 3 * 2**30}))
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert module.peak_gigabytes() == 3.0
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_the_memory_of_a_process_is_not_that_of_the_one_that_started_it(benchmark):
+    large = np.ones(2**26)  # half a GiB
+    module = benchmark("_processes")
+    code = f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r}); from _processes import *; print(peak_gigabytes())"
+    row = module.watched([sys.executable, "-c", code], module.Limits(300.0, 20.0))
+    assert row["outcome"] == module.FINISHED
+    assert max(float(row["said"]), row["peak_gib"]) < 0.1
+    assert module.peak_gigabytes() > large.nbytes / 2**30
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_a_process_beyond_its_limits_is_ended_and_its_row_says_why(benchmark):
+    module = benchmark("_processes")
+
+    def run(code: str, seconds: float, gibibytes: float) -> dict[str, Any]:
+        return module.watched([sys.executable, "-c", code], module.Limits(seconds, gibibytes))
+
+    row = run("import time\nwhile True: time.sleep(1)", 1.0, 20.0)
+    assert row["outcome"] == module.TOO_SLOW
+    assert row["seconds"] >= 1.0
+    # A quarter of a GiB, of which every page is written.
+    row = run("import time\nx = b'1' * 2**28\nwhile True: time.sleep(1)", 300.0, 0.2)
+    assert row["outcome"] == module.TOO_LARGE
+    assert row["peak_gib"] > 0.2
+    row = run("print('first')\nraise SystemExit('no such thing')", 300.0, 20.0)
+    assert (row["outcome"], row["said"]) == (module.FAILED, "no such thing")
+    # As the system does where the memory is used up.
+    assert run("import os; os.kill(os.getpid(), 9)", 300.0, 20.0)["outcome"] == module.TOO_LARGE
 
 
 def test_what_is_measured_again_replaces_what_was_there(benchmark, tmp_path):
