@@ -14,9 +14,9 @@ a tool that was ended has a row, and ``outcome`` says so. ``seconds``, ``cpu_sec
 process from start to end: imports, reading the cells, the graph of neighbours, and compiling are in them.
 
 ``rmse`` is that of the log ratios of all cells, for tools that give them. ``auc`` is the area under the ROC curve with
-which a tool ranks the cells whose true log ratio is above .5. ``power`` is the share of these that a tool calls at its
-false discovery rate of .1 (kompot: by its own thresholds), ``false_share`` the share of the called cells whose true log
-ratio is below 0. Donors differ, so that no method reaches an error of 0.
+which a tool ranks the cells whose true log ratio is above .5. ``power`` is the share of these that a tool calls more
+frequent at a false discovery rate of .1 (kompot: by its own thresholds), ``false_share`` the share of the cells called
+so whose true log ratio is below 0. Donors differ, so that no method reaches an error of 0.
 
 Peers: MELD (Burkhardt et al. 2021, doi 10.1038/s41587-020-00803-5), Milo (Dann et al. 2022, doi
 10.1038/s41587-021-01033-z) by pertpy and by edgePython, CNA (Reshef et al. 2022, doi 10.1038/s41587-021-01066-4) and
@@ -133,11 +133,12 @@ def log_ratio(x: np.ndarray, centres: np.ndarray, scales: np.ndarray, log_weight
 def accuracy(found: dict[str, np.ndarray], truth: np.ndarray) -> dict[str, float]:
     """What of ``rmse``, ``auc``, ``power`` and ``false_share`` the answer of a tool allows."""
     planted, measured = truth > PLANTED, {}
+    value = found["log_ratio"] if "log_ratio" in found else found["score"]
     if "log_ratio" in found:
-        measured["rmse"] = float(np.sqrt(np.mean((found["log_ratio"] - truth) ** 2)))
-    measured["auc"] = float(roc_auc_score(planted, found["log_ratio"] if "log_ratio" in found else found["score"]))
+        measured["rmse"] = float(np.sqrt(np.mean((value - truth) ** 2)))
+    measured["auc"] = float(roc_auc_score(planted, value))
     if "found" in found:
-        called = found["found"]
+        called = found["found"] & (value > 0.0)
         measured["power"] = float(called[planted].mean())
         measured["false_share"] = float((called & (truth < 0.0)).sum() / max(called.sum(), 1))
     return measured
