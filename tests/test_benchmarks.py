@@ -401,6 +401,21 @@ def test_what_is_measured_again_replaces_what_was_there(benchmark, tmp_path):
     pd.testing.assert_frame_equal(pd.read_csv(path), table, check_dtype=False)
 
 
+def test_tables_to_read_have_means_over_seeds_and_their_standard_errors(benchmark, tmp_path):
+    methods = benchmark("_methods")
+    rows = [{"method": "peer", "d": 2, "seed": seed, "bias": bias} for seed, bias in enumerate((1.0, 2.0, 3.0))]
+    rows += [{"method": "scratio", "d": 2, "seed": 0, "bias": 0.25}, {"method": "paper", "d": 2, "bias": 4.0}]
+    keys = ["method", "d", "seed"]
+    # The paper's figures have no seed, and are there once however often they are written.
+    for _ in range(2):
+        table = methods.merged(tmp_path / "rows.csv", rows, keys)
+    assert len(table) == 5
+    methods.write_wide(table, tmp_path / "wide.csv", ["d"], "bias", with_errors=True)
+    # The standard error of the mean of 1, 2 and 3 is 1 / sqrt(3).
+    lines = (tmp_path / "wide.csv").read_text(encoding="utf-8").splitlines()
+    assert lines == ["d,scratio,paper,peer", "2,0.25,4,2 ± 0.58"]
+
+
 def test_peers_answer_files_and_a_failure_is_kept_to_its_file(benchmark, tmp_path, monkeypatch, capsys):
     # Of the session of the tests nothing is to change.
     monkeypatch.setattr("os.environ", dict(os.environ))
