@@ -101,8 +101,16 @@ def line_styles(names: list[str]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def write_wide(table: pd.DataFrame, path: Path, index: list[str], values: str) -> None:
-    """One measure as a table to read: settings down, methods across.
+def over_seeds(values: pd.Series) -> str:
+    """Mean over seeds and its standard error in words, or the value of the only seed."""
+    values = values.dropna()
+    if len(values) < 2:
+        return "".join(map("{:.3g}".format, values))
+    return f"{values.mean():.3g} ± {values.sem():.2g}"
+
+
+def write_wide(table: pd.DataFrame, path: Path, index: list[str], values: str, *, with_errors: bool = False) -> None:
+    """One measure as a table to read: settings down, methods across, means over seeds.
 
     Parameters
     ----------
@@ -114,8 +122,12 @@ def write_wide(table: pd.DataFrame, path: Path, index: list[str], values: str) -
         Columns with the settings.
     values
         Column with the measure.
+    with_errors
+        Whether a mean over several seeds has its standard error beside it.
     """
-    wide = table.pivot_table(index=index, columns="method", values=values, sort=False).sort_index()
+    found = over_seeds if with_errors else "mean"
+    rows = table[table[values].notna()]
+    wide = rows.pivot_table(index=index, columns="method", values=values, aggfunc=found, sort=False).sort_index()
     # Ours first, then the paper's, then the rest.
     order = sorted(wide.columns, key=lambda name: (name != "scratio", not name.startswith("paper")))
     wide[order].reset_index().to_csv(path, index=False, float_format="%.3g")

@@ -18,7 +18,7 @@ FOLDER = Path(os.environ.get("SCRATIO_DATA", Path(__file__).resolve().parents[2]
 
 
 def parsed(
-    description: str | None, results: Path, quick: dict[str, Sequence[Any]], **choices: Sequence[Any] | str
+    description: str | None, results: Path, quick: dict[str, Sequence[Any]], **choices: Sequence[Any] | str | float
 ) -> argparse.Namespace:
     """Options of the command line: ``--quick``, ``--again``, ``--results``, and a list for each of the ``choices``.
 
@@ -32,7 +32,7 @@ def parsed(
         Defaults of further options in a quick run, where they are others.
     **choices
         Defaults of further options, each a list; options of words take these words alone. A string is the help of an
-        option that takes one word and is None by default.
+        option that takes one word and is None by default. A number is the default of an option that takes one number.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
@@ -40,6 +40,9 @@ def parsed(
     parser.add_argument("--results", type=Path, help=f"folder of the results; by default {results}")
     for name in [name for name, default in choices.items() if isinstance(default, str)]:
         parser.add_argument(f"--{name}", help=choices.pop(name))
+    for name in [name for name, default in choices.items() if isinstance(default, int | float)]:
+        default = choices.pop(name)
+        parser.add_argument(f"--{name}", type=type(default), default=default)
     for name, default in choices.items():
         words = default if isinstance(default[0], str) else None
         parser.add_argument(f"--{name}", nargs="+", type=type(default[0]), choices=words)

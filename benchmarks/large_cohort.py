@@ -25,8 +25,8 @@ from typing import Any
 import anndata as ad
 import numpy as np
 import pandas as pd
+from _processes import peak_gigabytes
 from _rows import Clock, Rows, parsed
-from scale import peak_gigabytes
 
 import scratio
 

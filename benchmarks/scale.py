@@ -32,6 +32,7 @@ import numpy as np
 import pandas as pd
 import torch
 from _methods import merged
+from _processes import peak_gigabytes
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -295,18 +296,6 @@ def parts_of(run: Measure, sizes: tuple[int, ...], quick: bool) -> dict[str, Cal
         "combinations": lambda: [run("combinations", n) for n in ((24, 36) if quick else (24, 120, 1_092))],
         "flops": lambda: [run("flops", middle)],
     }
-
-
-def peak_gigabytes() -> float:
-    """Peak memory of this process, libraries included."""
-    if sys.platform == "win32":
-        import psutil  # comes with dask's distributed
-
-        return psutil.Process().memory_info().peak_wset / 2**30
-    import resource  # not on Windows
-
-    # In bytes on macOS, in kibibytes on Linux.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 def picture() -> None:

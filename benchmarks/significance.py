@@ -105,7 +105,8 @@ def by_clusters(found: Cohort, seed: int) -> Outcome:
     test = compare_samples(counts, samples.design, rng, donors=samples.donors, weights=cells, n_rotations=N_ROTATIONS)
     qvalue = test.qvalue if samples.has_enough else np.ones_like(test.qvalue)
     family = {"familywise": float(test.familywise_pvalue.min()), "global": test.global_pvalue}
-    return {"pvalue": test.pvalue, "weight": cells, "found": qvalue[place] < FDR, **family}
+    of_cells = {"found": qvalue[place] < FDR, "log_ratio": test.effect[place]}
+    return {"pvalue": test.pvalue, "weight": cells, **of_cells, **family}
 
 
 METHODS = {"scratio": by_neighborhoods}

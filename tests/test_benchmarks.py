@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -251,6 +252,7 @@ QUICK = [
     "non_gaussian",
     "outside_batch",
     "outside_information",
+    "outside_seconds",
     "real_labels",
     "replicates",
     "scale",
@@ -345,15 +347,48 @@ def test_mrvi_gets_samples_of_one_condition_and_nearly_one_size(benchmark, monke
     assert kwargs["early_stopping"]
 
 
-def test_peak_memory_is_told_in_the_unit_of_the_system(benchmark, monkeypatch):
+def test_peak_memory_is_told_in_the_unit_of_the_system(benchmark, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "resource", None)  # as on Windows, where it cannot be imported
-        scale = benchmark("scale")
+        module = benchmark("_processes")
+    (tmp_path / "12").write_text("VmPeak:\t 9999999 kB\nVmHWM:\t 3145728 kB\nVmRSS:\t 1048576 kB\n")
+    monkeypatch.setattr(module, "STATUS", str(tmp_path / "{}"))
+    assert module.peak_gigabytes(12) == 3.0
     resource = pytest.importorskip("resource")
-    monkeypatch.setattr(resource, "getrusage", lambda who: type("Usage", (), {"ru_maxrss": 3 * 2**20}))
-    for system, gigabytes in (("linux", 3.0), ("darwin", 3.0 / 1024)):
-        monkeypatch.setattr(sys, "platform", system)
-        assert scale.peak_gigabytes() == gigabytes
+    monkeypatch.setattr(resource, "getrusage", lambda who: type("Usage", (), {"ru_maxrss": 3 * 2**30}))
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert module.peak_gigabytes() == 3.0
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_the_memory_of_a_process_is_not_that_of_the_one_that_started_it(benchmark):
+    large = np.ones(2**26)  # half a GiB
+    module = benchmark("_processes")
+    code = f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r}); from _processes import *; print(peak_gigabytes())"
+    row = module.watched([sys.executable, "-c", code], module.Limits(300.0, 20.0))
+    assert row["outcome"] == module.FINISHED
+    assert max(float(row["said"]), row["peak_gib"]) < 0.1
+    assert module.peak_gigabytes() > large.nbytes / 2**30
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_a_process_beyond_its_limits_is_ended_and_its_row_says_why(benchmark):
+    module = benchmark("_processes")
+
+    def run(code: str, seconds: float, gibibytes: float) -> dict[str, Any]:
+        return module.watched([sys.executable, "-c", code], module.Limits(seconds, gibibytes))
+
+    row = run("import time\nwhile True: time.sleep(1)", 1.0, 20.0)
+    assert row["outcome"] == module.TOO_SLOW
+    assert row["seconds"] >= 1.0
+    # A quarter of a GiB, of which every page is written.
+    row = run("import time\nx = b'1' * 2**28\nwhile True: time.sleep(1)", 300.0, 0.2)
+    assert row["outcome"] == module.TOO_LARGE
+    assert row["peak_gib"] > 0.2
+    row = run("print('first')\nraise SystemExit('no such thing')", 300.0, 20.0)
+    assert (row["outcome"], row["said"]) == (module.FAILED, "no such thing")
+    # As the system does where the memory is used up.
+    assert run("import os; os.kill(os.getpid(), 9)", 300.0, 20.0)["outcome"] == module.TOO_LARGE
 
 
 def test_what_is_measured_again_replaces_what_was_there(benchmark, tmp_path):
@@ -366,6 +401,21 @@ def test_what_is_measured_again_replaces_what_was_there(benchmark, tmp_path):
     table = merged(path, [paper, again, other], keys)
     assert table["error"].tolist() == [9.0, 2.0, 3.0]
     pd.testing.assert_frame_equal(pd.read_csv(path), table, check_dtype=False)
+
+
+def test_tables_to_read_have_means_over_seeds_and_their_standard_errors(benchmark, tmp_path):
+    methods = benchmark("_methods")
+    rows = [{"method": "peer", "d": 2, "seed": seed, "bias": bias} for seed, bias in enumerate((1.0, 2.0, 3.0))]
+    rows += [{"method": "scratio", "d": 2, "seed": 0, "bias": 0.25}, {"method": "paper", "d": 2, "bias": 4.0}]
+    keys = ["method", "d", "seed"]
+    # The paper's figures have no seed, and are there once however often they are written.
+    for _ in range(2):
+        table = methods.merged(tmp_path / "rows.csv", rows, keys)
+    assert len(table) == 5
+    methods.write_wide(table, tmp_path / "wide.csv", ["d"], "bias", with_errors=True)
+    # The standard error of the mean of 1, 2 and 3 is 1 / sqrt(3).
+    lines = (tmp_path / "wide.csv").read_text(encoding="utf-8").splitlines()
+    assert lines == ["d,scratio,paper,peer", "2,0.25,4,2 ± 0.58"]
 
 
 def test_peers_answer_files_and_a_failure_is_kept_to_its_file(benchmark, tmp_path, monkeypatch, capsys):

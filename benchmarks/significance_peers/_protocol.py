@@ -23,10 +23,12 @@ import numpy as np
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from scipy.sparse import csr_matrix
 
 FDR = 0.1
 """Rate of false discoveries at which cells are called."""
-SEED = 0
+SEED, MOST_EXACT = 0, 20_000
+"""Seed; most cells whose neighbours are searched for exactly, beyond which scanpy's default takes over."""
 CONTROL, TREATED, REP = "control", "treated", "X_pca"
 
 
@@ -84,6 +86,25 @@ class Result:
 def milo_neighbours(cohort: Cohort) -> int:
     """Milo's k: 30 or five times the number of samples, the size of neighbourhoods that its authors advise."""
     return min(max(30, 5 * len(cohort.group)), len(cohort.x) - 1)
+
+
+def search_of(cohort: Cohort) -> str | None:
+    """Argument ``transformer`` of scanpy's graph: exact neighbours, or None, its default, for many cells."""
+    return "sklearn" if len(cohort.x) <= MOST_EXACT else None
+
+
+def mean_of_neighbourhoods(is_inside: csr_matrix, values: np.ndarray) -> np.ndarray:
+    """Mean over the neighbourhoods that a cell is in, 0 for a cell in none.
+
+    Parameters
+    ----------
+    is_inside
+        Whether cells (rows) are in neighbourhoods (columns), shape (n, m).
+    values
+        Value of every neighbourhood, shape (m,).
+    """
+    number = np.asarray(is_inside.sum(axis=1)).ravel()
+    return is_inside @ np.nan_to_num(values) / np.maximum(number, 1)
 
 
 def main(method: Callable[[Cohort], Result]) -> None:

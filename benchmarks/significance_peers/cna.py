@@ -3,20 +3,22 @@
     python benchmarks/significance_peers/cna.py COHORT.npz [COHORT.npz ...] --out FOLDER
 
 Version 0.2.6 of `cna`, the first releases of which had a bug in the local test. The graph is scanpy's with its default
-of 15 (exact) neighbours on the embedding, as in CNA's tutorial; everything else is CNA's default but for the number of
-permutations, 10 000 instead of 1000, so that the p-value of the whole cohort can be small (the local test uses 1000 of
-them, whatever is asked for). The refusal of cohorts of fewer than ten samples is overruled by the argument made for it.
+of 15 neighbours on the embedding, as in CNA's tutorial (exact ones for up to 20,000 cells); everything else is CNA's
+default but for the number of permutations, 10 000 instead of 1000, so that the p-value of the whole cohort can be small
+(the local test uses 1000 of them, whatever is asked for). The refusal of cohorts of fewer than ten samples is overruled
+by the argument made for it.
 
 CNA has one p-value for the cohort and, for cells, estimates of the false discovery rate but no p-values: `pvalue` and
 `weight` are empty. Cells are called where the estimate, the column `coef_fdr`, is at most .1, those that CNA's own plot
-shows. They are called whatever the global p-value is; whoever wants that as a gate has it in `global_pvalue`.
+shows. They are called whatever the global p-value is; whoever wants that as a gate has it in `global_pvalue`. `score`
+is the correlation of a cell's neighbourhood with the group.
 
 In paired designs the donor is the batch: CNA then permutes within donors and regresses them out (with its own ridge).
 """
 
 from __future__ import annotations
 
-from _protocol import FDR, REP, SEED, Cohort, Result, main
+from _protocol import FDR, REP, SEED, Cohort, Result, main, search_of
 
 N_PERMUTATIONS = 10_000
 
@@ -28,7 +30,7 @@ def cna(cohort: Cohort) -> Result:
     import scanpy as sc
 
     adata = cohort.anndata()
-    sc.pp.neighbors(adata, use_rep=REP, transformer="sklearn", random_state=SEED)
+    sc.pp.neighbors(adata, use_rep=REP, transformer=search_of(cohort), random_state=SEED)
     samples = [f"s{code:03d}" for code in range(len(cohort.group))]
     pvalue = package.tl.association(
         adata,
@@ -39,7 +41,11 @@ def cna(cohort: Cohort) -> Result:
         Nnull=N_PERMUTATIONS,
         seed=SEED,
     )
-    return Result(adata.obs["coef_fdr"].to_numpy() <= FDR, global_pvalue=float(pvalue))
+    return Result(
+        adata.obs["coef_fdr"].to_numpy() <= FDR,
+        global_pvalue=float(pvalue),
+        extra={"score": adata.obs["coef"].to_numpy()},
+    )
 
 
 if __name__ == "__main__":

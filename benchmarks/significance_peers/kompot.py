@@ -12,7 +12,7 @@ every cell, takes memory and time that grow with the square and the cube of thei
 A place is a cell: `pvalue` is twice the posterior tail probability, which is one-sided, and `weight` is 1. Kompot has
 no false discovery rate for abundance (it has one for expression). Cells are called by its own rule, a direction other
 than neutral: a tail probability below .05, so two-sided 10%, and a fold change of more than e, its default threshold
-of 1 on the natural logarithm. `found_ptp` has the cells by the tail probability alone.
+of 1 on the natural logarithm. `found_ptp` has the cells by the tail probability alone, `log_ratio` the fold changes.
 
 Paired designs are an error: there is no place for the donor in the model.
 """
@@ -57,7 +57,7 @@ def kompot(cohort: Cohort) -> Result:
         table["direction"].to_numpy() != "neutral",
         np.minimum(2.0 * tail, 1.0),
         np.ones(len(tail)),
-        extra={"found_ptp": tail < TAIL},
+        extra={"found_ptp": tail < TAIL, "log_ratio": table["lfc"].to_numpy(dtype=float)},
     )
 
 

@@ -9,16 +9,18 @@ called: that has the newer fit of edgeR 5 and no spatial false discovery rate. T
 Benjamini and Hochberg's with weights of one over the distance from the index cell to its k-th neighbour.
 
 k is 30 or five times the number of samples, if that is more, as Milo's authors advise (neighbourhoods of more than five
-cells a sample); neighbourhoods are of a tenth of the cells, refined: Milo's default. Neighbours are exact.
+cells a sample); neighbourhoods are of a tenth of the cells, refined: Milo's default. Neighbours are exact for up to
+20,000 cells, and those of scanpy's default beyond.
 
 A place is a neighbourhood and its weight the number of its cells; neighbourhoods overlap. Cells are called that are in
-any neighbourhood of a spatial false discovery rate of at most .1. In paired designs the donor is a fixed effect, the
-block of edgeR's manual and of Milo's tutorial: `~ donor + group`.
+any neighbourhood of a spatial false discovery rate of at most .1. The log ratio of a cell is the mean of those of its
+neighbourhoods. In paired designs the donor is a fixed effect, the block of edgeR's manual and of Milo's tutorial:
+`~ donor + group`.
 """
 
 from __future__ import annotations
 
-from _protocol import FDR, REP, SEED, Cohort, Result, main, milo_neighbours
+from _protocol import FDR, REP, SEED, Cohort, Result, main, mean_of_neighbourhoods, milo_neighbours, search_of
 
 # isort: split
 import numpy as np
@@ -48,10 +50,10 @@ def milo(cohort: Cohort) -> Result:
     import milopy
 
     adata, k, n_dims = cohort.anndata(), milo_neighbours(cohort), cohort.x.shape[1]
-    milopy.build_graph(adata, k=k, d=n_dims, use_rep=REP, transformer="sklearn", random_state=SEED)
+    milopy.build_graph(adata, k=k, d=n_dims, use_rep=REP, transformer=search_of(cohort), random_state=SEED)
     milopy.make_nhoods(adata, prop=0.1, k=k, d=n_dims, random_state=SEED)
     milopy.count_cells(adata, "sample")
-    is_inside = adata.obsm["nhoods"].toarray() > 0
+    is_inside = (adata.obsm["nhoods"] != 0).tocsr()
     counts = adata.uns["nhood_counts"].to_numpy(dtype=float)  # columns in the order of the samples' codes
     design = design_of(cohort)
     if not np.linalg.matrix_rank(design) == design.shape[1] < len(design):
@@ -60,11 +62,14 @@ def milo(cohort: Cohort) -> Result:
     genes = ep.estimate_disp(genes, design=design)
     fit = ep.glm_ql_fit(genes, design=design, robust=True, legacy=True)
     test = ep.glm_ql_ftest(fit, coef=design.shape[1] - 1)
-    pvalue = ep.top_tags(test, n=len(counts), sort_by="none")["table"]["PValue"].to_numpy(dtype=float)
+    table = ep.top_tags(test, n=len(counts), sort_by="none")["table"]
+    pvalue = table["PValue"].to_numpy(dtype=float)
     pvalue = np.where(np.isfinite(pvalue), pvalue, 1.0)
     kth_distance = adata.obsp["distances"][adata.uns["nhood_indices"]].max(axis=1).toarray().ravel()
     is_called = spatial_fdr(pvalue, kth_distance) <= FDR
-    return Result(is_inside[:, is_called].any(axis=1), pvalue, is_inside.sum(axis=0))
+    log_ratio = mean_of_neighbourhoods(is_inside, np.log(2.0) * table["logFC"].to_numpy(dtype=float))
+    found = mean_of_neighbourhoods(is_inside, is_called) > 0.0
+    return Result(found, pvalue, np.asarray(is_inside.sum(axis=0)).ravel(), extra={"log_ratio": log_ratio})
 
 
 if __name__ == "__main__":
