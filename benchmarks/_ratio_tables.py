@@ -29,15 +29,22 @@ def by_task(table: pd.DataFrame, methods: list[str], column: str) -> pd.DataFram
     """
     table = with_common_seeds(table)
     tasks = table.groupby("task", sort=False)
-    found = tasks.agg({"seed": "nunique", "variance": "mean"}).rename(columns={"seed": "n_seeds"})
+    found = tasks.agg({"n_cells": "first", "seed": "nunique", "variance": "mean"}).rename(columns={"seed": "n_seeds"})
     mean = table.groupby(["task", "method"])[column].agg(lambda errors: errors.mean(skipna=False)).unstack()
     mean = mean.reindex(found.index)[[name for name in methods if name in mean]]
     peers = mean.drop(columns=[name for name in EFFORTS if name in mean]).dropna(how="all")
     found["best"] = mean.dropna(how="all").idxmin(axis=1)
-    found["best_peer"] = peers.idxmin(axis=1)
-    if OURS in mean:
+    if len(peers.columns):
+        found["best_peer"] = peers.idxmin(axis=1)
+    if OURS in mean and len(peers.columns):
         found["times_best_peer"] = mean[OURS] / peers.min(axis=1)
     return found.join(mean).reset_index()
+
+
+def median(values: pd.Series) -> float:
+    """Median of what is known."""
+    known = values.dropna()
+    return float(known.median()) if len(known) else np.nan
 
 
 def by_method(table: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
@@ -52,26 +59,27 @@ def by_method(table: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
     rows = []
     for name in [name for name in methods if name in tasks]:
         errors, runs = tasks[name], table[table["method"] == name]
-        ratio = errors / tasks[OURS] if OURS in tasks else pd.Series([np.nan])
+        ratio = errors / tasks[OURS] if OURS in tasks else pd.Series(np.nan, errors.index)
         rows.append(
             {
+                "n_cells": tasks["n_cells"].iloc[0],
                 "method": name,
                 "n_tasks": int(errors.notna().sum()),
                 "n_failed": int(runs["mse"].isna().sum()),
                 "n_best": int((tasks["best"] == name).sum()),
                 "n_ahead": int((ratio < 1.0).sum()),
-                "times_scratio": ratio.median() if ratio.notna().any() else np.nan,
-                "share_of_variance": (errors / tasks["variance"])[varies].median(),
+                "times_scratio": median(ratio),
+                "share_of_variance": median((errors / tasks["variance"])[varies]),
                 "n_train": runs["n_train"].max(),
-                "seconds": runs["seconds"].median(),
-                "cpu_seconds": runs["cpu_seconds"].median(),
+                "seconds": median(runs["seconds"]),
+                "cpu_seconds": median(runs["cpu_seconds"]),
             }
         )
     return pd.DataFrame(rows)
 
 
-def write(path: Path, tasks: list[str], methods: list[str], n_cells: int, with_divergence: list[str]) -> None:
-    """Write the tables beside the file of the rows.
+def write(path: Path, tasks: list[str], methods: list[str], with_divergence: list[str]) -> None:
+    """Write the tables beside the file of the rows, numbers of cells one after the other, the largest first.
 
     Parameters
     ----------
@@ -79,22 +87,27 @@ def write(path: Path, tasks: list[str], methods: list[str], n_cells: int, with_d
         File of the rows.
     tasks, methods
         Orders of rows and columns.
-    n_cells
-        Number of cells of the rows to use.
     with_divergence
         Tasks of the table of divergences.
     """
-    table = pd.read_csv(path).query("n_cells == @n_cells")
+    table = pd.read_csv(path)
     orders = {"task": tasks.index, "method": methods.index}
     table = table.sort_values([*orders], key=lambda own: own.map(orders[own.name]))
-    if table.empty:
-        return
     table["absolute"] = table["divergence_error"].abs()
-    tables = {"summary": by_task(table, methods, "mse"), "methods": by_method(table, methods)}
     shifts = table[table["task"].isin(with_divergence)]
-    if not shifts.empty:
-        found = by_task(shifts, methods, "absolute")
-        found.insert(2, "divergence", shifts.groupby("task", sort=False)["divergence"].mean().to_numpy())
-        tables["divergence"] = found.drop(columns="variance")
-    for name, found in tables.items():
-        found.to_csv(path.with_name(f"{path.stem}_{name}.csv"), index=False, float_format="%.3g")
+    groups = {"summary": table, "methods": table, "divergence": shifts}
+    for name, rows in groups.items():
+        found = []
+        for _, own in sorted(rows.groupby("n_cells"), key=lambda pair: -pair[0]):
+            if name == "methods":
+                found.append(by_method(own, methods))
+                continue
+            one = by_task(own, methods, "mse" if name == "summary" else "absolute")
+            if name == "divergence":
+                exact = own.groupby("task", sort=False)["divergence"].mean()
+                one["variance"] = exact.to_numpy()
+                one = one.rename(columns={"variance": "divergence"})
+            found.append(one)
+        if found:
+            both = pd.concat(found, ignore_index=True)
+            both.to_csv(path.with_name(f"{path.stem}_{name}.csv"), index=False, float_format="%.3g")

@@ -1,9 +1,9 @@
 """Log ratios of two samples beside density-ratio packages, simulation-based inference and classifiers of others.
 
     for name in boosters densratio sbi tabular; do make .venv-peer-$name/.installed; done
-    python benchmarks/outside_ratios.py                                   # all sets of tasks, all methods, one seed
+    python benchmarks/outside_ratios.py --methods scratio qda xgboost     # all tasks, one seed
     python benchmarks/outside_ratios.py --set shift --methods scratio lightgbm --seeds 0 1
-    python benchmarks/outside_ratios.py --tasks gmm-20 mi-80 --cells 5000
+    python benchmarks/outside_ratios.py --tasks gmm-20 mi-80 --cells 2000 # all methods: hours, most of them for TabM
     python benchmarks/outside_ratios.py --quick                           # seconds, on few cells; no figure counts
 
 Tasks. ``closed``: distributions with densities in closed form, of the folder SCRATIO_BENCH, where scratio is judged.
@@ -17,18 +17,20 @@ cells in each of 10,000 epochs. Here all methods have the same 10,000 cells (``-
 
 Scores are on 10,000 fresh cells of both samples. Real cells (10,000 of a data set) are scored out of fold, with five
 folds that are the same for all methods. Columns: ``mse`` (nats²), ``bias``, ``slope`` and ``correlation`` of the
-estimates on the truth, whose variance is ``variance``; ``missing`` is the number of cells without an estimate, which
-are left out. ``mse_numerator`` is over cells of the numerator alone. ``divergence_error`` is the measure of OpenDRE: the mean estimate over cells of the numerator less
-``divergence``, the Kullback-Leibler divergence. Where this has no closed form, the mean truth stands in its place. (For
-``beta_shift`` OpenDRE takes the divergence of one dimension; here it is that of all.)
+estimates on the truth, whose variance is ``variance``; ``mse_numerator`` is over cells of the numerator alone;
+``missing`` is the number of cells without an estimate, which are left out. ``divergence_error`` is the measure of
+OpenDRE: the mean estimate over cells of the numerator less ``divergence``, the Kullback-Leibler divergence. Where this
+has no closed form, the mean truth stands in its place. (For ``beta_shift`` OpenDRE takes the divergence of one
+dimension; here it is that of all.)
 
 Methods. ``scratio`` has its defaults, ``scratio-quick`` has ``effort="quick"``. ``qda``, ``logistic``, ``boosting`` and
 ``mlp`` are peers in scratio, cross-fitted and calibrated. The others have environments of their own, and the defaults
 of their packages, or what their authors recommend for probabilities (`outside_peers`): ``uLSIF``, ``RuLSIF`` and
 ``KLIEP`` of densratio; ``NRE-A``, ``NRE-B`` and ``NRE-C`` of sbi with the label as parameter; ``lightgbm``,
-``xgboost``, ``tabm`` and ``realmlp`` as classifiers, whose log ratio is the log odds less the log odds of the class
-sizes. Packages whose need of memory or time grows too fast get a random subset; ``n_train`` is the number of cells that
-a method learnt from. The seconds of the first task that a process of a peer gets hold its imports. A method that fails
+``xgboost``, ``realmlp`` and ``tabm`` as classifiers, whose log ratio is the log odds less the log odds of the class
+sizes. Methods whose need of memory or time is too large get a random subset (densratio 4,000 cells, ``tabm`` 2,000;
+``tabm-all`` has all); ``n_train`` is the number of cells that a method learnt from. ``--cells 2000`` compares all
+methods on as few. The seconds of the first task that a process of a peer gets hold its imports. A method that fails
 has a row that says why in ``failure``.
 
 Rows that the file has are not measured again, unless ``--again`` is given. Writes results/outside_ratios.csv, and from
@@ -61,7 +63,7 @@ SCRIPTS = {
     "boosters": ("lightgbm", "xgboost"),
     "densratio": ("uLSIF", "RuLSIF", "KLIEP"),
     "sbi": ("NRE-A", "NRE-B", "NRE-C"),
-    "tabular": ("tabm", "realmlp"),
+    "tabular": ("realmlp", "tabm", "tabm-all"),
 }
 SCRIPT = {name: script for script, names in SCRIPTS.items() for name in names}
 METHODS = (*EFFORTS, *OWN_PEERS, *SCRIPT)
@@ -214,7 +216,7 @@ def main() -> None:
             measure(rows, options, seed, n_cells, done)
     if options.results is not None and (options.results / FILE).exists():
         with_divergence = [task for task in TASKS if task.split("-")[0] in SHIFTS]
-        _ratio_tables.write(options.results / FILE, list(TASKS), list(METHODS), N_CELLS, with_divergence)
+        _ratio_tables.write(options.results / FILE, list(TASKS), list(METHODS), with_divergence)
 
 
 if __name__ == "__main__":
