@@ -28,10 +28,10 @@ Methods. ``scratio`` has its defaults, ``scratio-quick`` has ``effort="quick"``.
 of their packages, or what their authors recommend for probabilities (`outside_peers`): ``uLSIF``, ``RuLSIF`` and
 ``KLIEP`` of densratio; ``NRE-A``, ``NRE-B`` and ``NRE-C`` of sbi with the label as parameter; ``lightgbm``,
 ``xgboost``, ``realmlp`` and ``tabm`` as classifiers, whose log ratio is the log odds less the log odds of the class
-sizes. Methods whose need of memory or time is too large get a random subset (densratio 4,000 cells, ``tabm`` 2,000;
-``tabm-all`` has all); ``n_train`` is the number of cells that a method learnt from. ``--cells 2000`` compares all
-methods on as few. The seconds of the first task that a process of a peer gets hold its imports. A method that fails
-has a row that says why in ``failure``.
+sizes. Methods that need too much memory or time get a random subset (densratio 4,000 cells, ``realmlp`` 5,000,
+``tabm`` 2,000; ``realmlp-all`` and ``tabm-all`` get all). ``n_train`` is the number of cells that a method learnt from,
+and ``--cells 2000`` compares all methods on as few. The seconds of the first task that a process of a peer gets hold
+its imports. A method that fails has a row that says why in ``failure``.
 
 Rows that the file has are not measured again, unless ``--again`` is given. Writes results/outside_ratios.csv, and from
 its rows ``_summary.csv``, mean square errors by task and method; ``_divergence.csv``, absolute errors of divergences;
@@ -63,7 +63,7 @@ SCRIPTS = {
     "boosters": ("lightgbm", "xgboost"),
     "densratio": ("uLSIF", "RuLSIF", "KLIEP"),
     "sbi": ("NRE-A", "NRE-B", "NRE-C"),
-    "tabular": ("realmlp", "tabm", "tabm-all"),
+    "tabular": ("realmlp", "tabm", "realmlp-all", "tabm-all"),
 }
 SCRIPT = {name: script for script, names in SCRIPTS.items() for name in names}
 METHODS = (*EFFORTS, *OWN_PEERS, *SCRIPT)
