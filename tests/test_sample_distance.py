@@ -130,12 +130,18 @@ def test_the_error_of_a_divergence_is_that_of_cells_and_of_networks():
     variance, n_cells = np.array([[0.0, 4.0], [9.0, 0.0]]), np.array([16, 900])
     # Networks that differ by a term that all log ratios share: it moves one direction up and the other one down.
     shift = np.array([-0.3, 0.0, 0.3])[:, None, None] * np.array([[0.0, 1.0], [-1.0, 0.0]])
-    found = divergences(["a", "b"], n_cells, mean, variance, mean + shift, variance_factor=2.0)
+    nothing = {"parts": np.zeros((0, 2, 2)), "shares": np.zeros(0)}
+    found = divergences(["a", "b"], n_cells, mean, variance, mean + shift, 2.0, **nothing)
     np.testing.assert_allclose(found.kl_error[0, 1] ** 2, 4.0 / 16 + 2.0 * 0.09)
     np.testing.assert_allclose(found.kl_error[1, 0] ** 2, 9.0 / 900 + 2.0 * 0.09)
     np.testing.assert_allclose(found.symmetric_error, np.sqrt(4.0 / 16 + 9.0 / 900) * (1.0 - np.eye(2)))
     np.testing.assert_allclose(found.symmetric, [[0.0, 3.0], [3.0, 0.0]])
-    alone = divergences(["a", "b"], n_cells, mean, variance, mean[None], variance_factor=np.nan)
+    # Two parts that disagree by .3 on one direction and by .1 on the other.
+    parts = np.array([[[0.0, 0.3], [0.1, 0.0]], [[0.0, -0.3], [-0.1, 0.0]]])
+    biased = divergences(["a", "b"], n_cells, mean, variance, mean + shift, 2.0, parts, np.array([0.25, 0.75]))
+    np.testing.assert_allclose(biased.kl_error[0, 1] ** 2 - found.kl_error[0, 1] ** 2, 0.09)
+    np.testing.assert_allclose(biased.symmetric_error[0, 1] ** 2 - found.symmetric_error[0, 1] ** 2, 0.16)
+    alone = divergences(["a", "b"], n_cells, mean, variance, mean[None], np.nan, **nothing)
     assert np.isnan(off_diagonal(alone.symmetric_error)).all()
 
 

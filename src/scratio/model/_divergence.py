@@ -76,20 +76,30 @@ class DivergenceModel(ScoringModel):
         x, own = self._standardised(cells, finite=False), codes[:, column].numpy()
         kinds, group = np.unique(own, return_inverse=True)
         of_kinds = network.combinations[:, column].cpu().numpy()[:, None] == kinds
-        sums = _Sums(len(kinds), network.n_members)
-        size = max(ENTRIES // (network.n_members * len(of_kinds)), 1)
+        sums = _Sums(network, of_kinds, self.n_members)
         for start, raw in with_progress(slabs(x.source), len(x), "scoring", progress_bar):
             check_finite(raw, start, cells, self.obsm_key)
-            block = x.standardise(raw)
-            for first in range(0, len(raw), size):
-                rows = slice(first, min(first + size, len(raw)))
-                with torch.no_grad():
-                    found = log_likelihoods_head(network, block[rows].to(self.device)).cpu().double()
-                place = slice(start + rows.start, start + rows.stop)
-                values = _of_groups(found, torch.from_numpy(of_kinds), network.log_weights.cpu().double())
-                sums.add(values, group[place], None if folds is None else folds[place], self.n_members)
+            here = slice(start, start + len(raw))
+            sums.add(x.standardise(raw), group[here], None if folds is None else folds[here])
         names = [self.schema.categories[key][kind] for kind in kinds]
-        return sums.divergences(names, self._variance_factor(network))
+        parts = self._parts(of_kinds, kinds, column)
+        return divergences(names, *sums.moments(), sums.of_networks(), self._variance_factor(network), *parts)
+
+    def _parts(self, of_kinds: np.ndarray, kinds: np.ndarray, column: int) -> tuple[np.ndarray, np.ndarray]:
+        """Mean log ratios by each part of the potential alone less those of all, over the kept cells, and its share."""
+        network, kept, n = self.module, self.kept, len(kinds)
+        if kept is None or not isinstance(network, PotentialNetwork) or not network.is_calibrated:
+            return np.zeros((0, n, n)), np.zeros(0)
+        group = np.searchsorted(kinds, kept.condition.codes[:, column].numpy())
+
+        def means(one: PotentialNetwork) -> np.ndarray:
+            sums = _Sums(one, of_kinds, self.n_members)
+            sums.add(torch.from_numpy(kept.x), group, None)
+            return sums.of_networks().mean(0)
+
+        whole, every = means(network), network.each_part()
+        alone = np.stack([means(part) - whole for _, part in every])
+        return alone, np.array([share for share, _ in every])
 
 
 class _Sums:
@@ -97,36 +107,57 @@ class _Sums:
 
     Parameters
     ----------
-    n_groups, n_networks
-        Numbers of groups and of networks.
+    network
+        Network of all members.
+    of_groups
+        Which combinations (rows) belong to which group (columns).
+    n_members
+        Members of a fold.
     """
 
-    def __init__(self, n_groups: int, n_networks: int) -> None:
-        self.n_cells = np.zeros(n_groups)
-        self.total, self.squares = np.zeros((n_groups, n_groups)), np.zeros((n_groups, n_groups))
-        self.of_networks = np.zeros((n_networks, n_groups, n_groups))
+    def __init__(self, network: PotentialNetwork, of_groups: np.ndarray, n_members: int) -> None:
+        self.network, self.n_members = network, n_members
+        self.of_groups, self.log_weights = torch.from_numpy(of_groups), network.log_weights.cpu().double()
+        n = of_groups.shape[1]
+        self.n_cells, self.total, self.squares = np.zeros(n), np.zeros((n, n)), np.zeros((n, n))
+        self.of_each = np.zeros((network.n_members, n, n))
 
-    def add(self, values: np.ndarray, group: np.ndarray, folds: np.ndarray | None, n_members: int) -> None:
-        """Add cells: log densities of shape (n_networks, n, n_groups), their groups, and their folds."""
+    def add(self, x: Tensor, group: np.ndarray, folds: np.ndarray | None) -> None:
+        """Add standardised cells of shape (n, d), their groups, and their folds."""
+        device = next(self.network.parameters()).device
+        size = max(ENTRIES // (self.network.n_members * len(self.of_groups)), 1)
+        for start in range(0, len(x), size):
+            rows = slice(start, start + size)
+            with torch.no_grad():
+                found = log_likelihoods_head(self.network, x[rows].to(device)).cpu().double()
+            values = _of_groups(found, self.of_groups, self.log_weights)
+            self._add(values, group[rows], None if folds is None else folds[rows])
+
+    def _add(self, values: np.ndarray, group: np.ndarray, folds: np.ndarray | None) -> None:
         n = len(group)
         ratio = values[:, np.arange(n), group][:, :, None] - values
         if folds is None:
             scored = ratio.mean(0)
         else:
-            of_fold = n_members * folds[:, None] + np.arange(n_members)
+            of_fold = self.n_members * folds[:, None] + np.arange(self.n_members)
             scored = ratio[of_fold, np.arange(n)[:, None]].mean(1)
         is_of = (group == np.arange(len(self.n_cells))[:, None]).astype(float)
         self.n_cells += is_of.sum(1)
         self.total += is_of @ scored
         self.squares += is_of @ scored**2
-        self.of_networks += is_of @ ratio
+        self.of_each += is_of @ ratio
 
-    def divergences(self, names: list[str], variance_factor: float) -> Divergences:
-        """Divergences between the groups of all cells that were added."""
+    def moments(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Numbers of cells, and mean and variance over them of the log ratio of the row's group over the column's."""
         n = self.n_cells[:, None]
         mean = self.total / n
         variance = np.maximum(self.squares / n - mean**2, 0.0) * n / np.maximum(n - 1.0, 1.0)
-        return divergences(names, self.n_cells.astype(int), mean, variance, self.of_networks / n, variance_factor)
+        return self.n_cells.astype(int), mean, variance
+
+    def of_networks(self) -> np.ndarray:
+        """Mean log ratios by each network."""
+        # Of a group without cells there are none.
+        return self.of_each / np.maximum(self.n_cells, 1.0)[:, None]
 
 
 def _of_groups(values: Tensor, of_groups: Tensor, log_weights: Tensor) -> np.ndarray:
