@@ -107,7 +107,7 @@ def real(name: str, seed: int) -> Cohort:
         kind = KMeans(N_CLUSTERS, n_init=10, random_state=seed).fit_predict(x)
     first = adata.obs.assign(name=of.to_numpy()).groupby("name", observed=True).first()
     if name.endswith("-parts"):
-        part = np.full(len(of), "")
+        part = np.full(len(of), "", dtype="<U2")
         for own, rows in of.groupby(of).indices.items():
             if len(rows) >= LEAST_CUT:
                 order = np.random.default_rng([seed, *own.encode()]).permutation(rows)
