@@ -8,14 +8,44 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / "benchmarks" / "cache"
 SCRIPTS = (ROOT / "benchmarks" / "outside_peers", ROOT / "benchmarks" / "significance_peers")
+
+COHORT_PEERS = ("milo_pertpy", "milo_edgepython", "cna", "kompot")
+"""Methods of `significance_peers`, each in an environment of its own."""
+MELD = Path(sys.prefix) / "meld"
+"""Where `make demo` installs MELD."""
+
+
+def cohort_command(method: str, cohorts: Sequence[Path], out: Path) -> tuple[list[Any], dict[str, str]] | None:
+    """Command that runs a method on cohorts, and the variables of its environment; None if that is not there.
+
+    Parameters
+    ----------
+    method
+        One of `COHORT_PEERS`, or of the methods of `outside_peers/analyses.py`.
+    cohorts
+        Files of arrays.
+    out
+        Folder of the results, which become ``out/method/FILE.npz``.
+    """
+    variables = dict(os.environ)
+    if method in COHORT_PEERS:
+        variables.pop("PYTHONPATH", None)
+        python = python_of(method)
+        command = [python, SCRIPTS[1] / f"{method}.py", *cohorts, "--out", out / method]
+        return None if python is None else (command, variables)
+    if method == "meld":
+        variables["PYTHONPATH"] = os.pathsep.join([str(MELD), variables.get("PYTHONPATH", "")])
+    return [sys.executable, SCRIPTS[0] / "analyses.py", *cohorts, "--out", out, "--methods", method], variables
 
 
 def python_of(environment: str) -> Path | None:

@@ -28,7 +28,6 @@ takes longer and more memory). Rows that the file has are not measured again wit
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -39,7 +38,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from _cohorts import log_shares
-from _environments import CACHE, SCRIPTS, answered, put, python_of
+from _environments import CACHE, COHORT_PEERS, MELD, SCRIPTS, answered, cohort_command, put
 from _processes import FAILED, FINISHED, TOO_LARGE, Limits, watched
 from _rows import Rows, parsed
 from scipy.special import logsumexp
@@ -71,13 +70,9 @@ PACKAGES = {
     "kompot": "kompot",
 }
 """Methods, and the package of each."""
-PEERS = ("milo_pertpy", "milo_edgepython", "cna", "kompot")
-"""Methods that run in environments of their own."""
 QUICK_METHODS = ("logistic", "scratio-quick")
 NO_MEMORY = ("unable to allocate", "out of memory", "resource_exhausted", "memoryerror")
 """What packages say when they get no memory."""
-MELD = Path(sys.prefix) / "meld"
-"""Where `make demo` installs MELD."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +142,7 @@ def accuracy(found: dict[str, np.ndarray], truth: np.ndarray) -> dict[str, float
 def version_of(method: str) -> str:
     """Version of a method's package, for a peer that of its pinned list."""
     package = PACKAGES[method]
-    if method in PEERS:
+    if method in COHORT_PEERS:
         lines = (SCRIPTS[1] / f"{method}.txt").read_text().splitlines()
         return next(line.split("==")[1] for line in lines if line.startswith(f"{package}=="))
     if method == "meld":
@@ -155,22 +150,9 @@ def version_of(method: str) -> str:
     return scratio.__version__ if package == "scratio" else version(package)
 
 
-def command_of(method: str, question: Path, out: Path) -> tuple[list[Any], dict[str, str]] | None:
-    """Command that answers a question and its environment; None if the method's environment is not there."""
-    variables = dict(os.environ)
-    if method in PEERS:
-        variables.pop("PYTHONPATH", None)
-        python = python_of(method)
-        command = [python, SCRIPTS[1] / f"{method}.py", question, "--out", out / method]
-        return None if python is None else (command, variables)
-    if method == "meld":
-        variables["PYTHONPATH"] = os.pathsep.join([str(MELD), variables.get("PYTHONPATH", "")])
-    return [sys.executable, SCRIPTS[0] / "analyses.py", question, "--out", out, "--methods", method], variables
-
-
 def measured(method: str, question: Path, out: Path, truth: np.ndarray, limits: Limits) -> dict[str, Any] | None:
     """Row of a method on a cohort; None if its environment is not there."""
-    called = command_of(method, question, out)
+    called = cohort_command(method, [question], out)
     if called is None:
         return None
     (out / method / f"{question.stem}.npz").unlink(missing_ok=True)

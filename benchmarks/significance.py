@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, fields
 from functools import cache
@@ -92,10 +92,10 @@ def by_neighborhoods(found: Cohort, seed: int) -> Outcome:
     }
 
 
-def by_clusters(found: Cohort, seed: int) -> Outcome:
-    """The same of 20 clusters, judged by the same model of counts."""
+def by_clusters(found: Cohort, seed: int, covariate_keys: Sequence[str] = ()) -> Outcome:
+    """The same of 20 clusters, judged by the same model of counts, with columns of the samples held fixed."""
     obs = found.obs
-    samples = samples_of(obs, "donor", "group", "treated", "control", [])
+    samples = samples_of(obs, "donor", "group", "treated", "control", covariate_keys)
     place = np.unique(KMeans(20, n_init=1, random_state=seed).fit_predict(found.x), return_inverse=True)[1]
     codes = samples.codes(obs, (obs["group"] == "treated").to_numpy())
     counts = np.zeros((1, len(samples.design.sizes), place.max() + 1))

@@ -250,6 +250,7 @@ QUICK = [
     "heavy_tails",
     "mutual_information",
     "non_gaussian",
+    "outside_abundance",
     "outside_batch",
     "outside_information",
     "outside_seconds",

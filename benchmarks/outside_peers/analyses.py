@@ -103,7 +103,10 @@ def by_clusters(cohort: Arrays) -> Arrays:
 
     donor = pd.Categorical([f"s{code:02d}" for code in range(len(cohort["group"]))])[cohort["sample"]]
     obs = pd.DataFrame({"donor": donor, "group": np.where(is_treated(cohort), "treated", "control")})
-    outcome = judged(Cohort(cohort["x"], obs, np.zeros(len(obs), dtype=bool)), SEED)
+    held = []
+    if "batch" in cohort:
+        obs["batch"], held = labelled(cohort).obs["batch"].to_numpy(), ["batch"]
+    outcome = judged(Cohort(cohort["x"], obs, np.zeros(len(obs), dtype=bool)), SEED, held)
     return {"log_ratio": outcome["log_ratio"], "found": outcome["found"]}
 
 
