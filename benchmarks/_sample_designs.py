@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import logsumexp
 
-N_DRAWS, N_TYPES = 100_000, 6
+N_DRAWS, N_QUICK, N_TYPES = 100_000, 1_000, 6
 LEAST, MOST = 60, 1_000
 """Fewest and most cells of a sample."""
 BEND = 0.1
@@ -193,11 +193,11 @@ def severe(rng: np.random.Generator, n_dims: int, *, shares: bool, states: bool,
     return Populations(share, np.concatenate([moved, moved + off]), np.ones_like(share), root)
 
 
-def cohort(rng: np.random.Generator, which: Populations, samples: pd.DataFrame) -> Cohort:
+def cohort(rng: np.random.Generator, which: Populations, samples: pd.DataFrame, n_draws: int = N_DRAWS) -> Cohort:
     """Draw the cells of samples. ``samples`` has the columns ``population`` and ``n_cells``."""
     of = samples["population"].to_numpy()
     drawn = [which.draw(rng, a, n) for a, n in zip(of, samples["n_cells"], strict=True)]
-    divergence = which.divergences(rng)
+    divergence = which.divergences(rng, n_draws)
     exact = np.empty((len(of), len(of)))
     for row, (x, _) in enumerate(drawn):
         log_density = which.log_densities(x)
@@ -241,7 +241,7 @@ def made(name: str, seed: int, quick: bool = False) -> Cohort:
         samples = samples.iloc[[0, 1, -2, -1]] if quick else samples
     samples = samples.reset_index(drop=True)
     samples["n_cells"] = (30, 60, 40, 50) if quick else sizes(rng, len(samples))
-    return cohort(rng, which, samples)
+    return cohort(rng, which, samples, N_QUICK if quick else N_DRAWS)
 
 
 _SEVEN, _SAME = {"by": "populations", "n": 7, "each": 2}, {"by": "populations", "n": 1, "each": 14}

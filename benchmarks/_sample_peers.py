@@ -5,7 +5,9 @@ Both are written here after its paper, its R code and the packages that this cal
 
 - ``gloscope-GMM``: for each sample a mixture of 5, 10, 15 or 20 Gaussians by BIC (mclust's model VVE: variances of each
   component's own along axes that all of them share), and 10,000 cells drawn from each mixture. The axes are found as
-  mclust does (Browne and McNicholas 2014). The first partition is Ward's; mclust's is by likelihood.
+  mclust does (Browne and McNicholas 2014). The first partition is Ward's; mclust's is by likelihood. A sample has no
+  distance if a component collapses in all four mixtures. ``gloscope-GMM-9`` has 1 to 9 components, as the package had
+  by default when it was released, so that small samples have a mixture.
 - ``gloscope-kNN``: distances to the 50th neighbour within and between samples (Boltz et al. 2007, the package FNN).
 
 Others: Euclidean distance and one less correlation of mean embeddings (pseudobulk), the Aitchison distance of the
@@ -16,6 +18,7 @@ kernel whose width is the median distance of cells; both without a sample's dist
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
@@ -23,7 +26,8 @@ from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist, pdist, squareform
 from scipy.special import logsumexp
 
-N_COMPONENTS, N_DRAWS, N_NEIGHBORS = (5, 10, 15, 20), 10_000, 50
+N_COMPONENTS = {"gloscope-GMM": (5, 10, 15, 20), "gloscope-GMM-9": tuple(range(1, 10))}
+N_DRAWS, N_NEIGHBORS = 10_000, 50
 N_ITERATIONS, TOLERANCE, TURNS, LEAST_VARIANCE = 300, 1e-5, 5, 1e-8
 PSEUDOCOUNT, FOR_WIDTH = 0.5, 1_000
 
@@ -98,7 +102,7 @@ class AlignedMixture:
         return self.mean[kind] + noise @ self.axes.T
 
 
-def best_mixture(x: np.ndarray, n_components: Sequence[int] = N_COMPONENTS) -> AlignedMixture | None:
+def best_mixture(x: np.ndarray, n_components: Sequence[int]) -> AlignedMixture | None:
     """Mixture with the largest BIC; None if all collapse."""
     tree, found = linkage(x, method="ward"), []
     for size in n_components:
@@ -109,14 +113,14 @@ def best_mixture(x: np.ndarray, n_components: Sequence[int] = N_COMPONENTS) -> A
     return max(found, key=lambda mixture: mixture.bic, default=None)
 
 
-def by_mixtures(cells: Sequence[np.ndarray], seed: int, n_draws: int = N_DRAWS) -> np.ndarray:
+def by_mixtures(cells: Sequence[np.ndarray], seed: int, n_components: Sequence[int]) -> np.ndarray:
     """Symmetric divergences by GloScope's mixtures; NaN for samples without a mixture."""
     rng, found = np.random.default_rng(seed), np.full((len(cells), len(cells)), np.nan)
-    mixtures = [best_mixture(x) for x in cells]
+    mixtures = [best_mixture(x, n_components) for x in cells]
     for row, mixture in enumerate(mixtures):
         if mixture is None:
             continue
-        drawn = mixture.draw(rng, n_draws)
+        drawn = mixture.draw(rng, N_DRAWS)
         own = mixture.log_density(drawn)
         for column, other in enumerate(mixtures):
             if other is not None:
@@ -196,7 +200,7 @@ def distances(name: str, x: np.ndarray, sample: np.ndarray, kind: np.ndarray, se
     """
     cells = [x[sample == own] for own in range(sample.max() + 1)]
     methods: dict[str, Callable[[], np.ndarray]] = {
-        "gloscope-GMM": lambda: by_mixtures(cells, seed),
+        **{key: partial(by_mixtures, cells, seed, sizes) for key, sizes in N_COMPONENTS.items()},
         "gloscope-kNN": lambda: by_neighbors(cells),
         "pseudobulk": lambda: pseudobulk(cells, "euclidean"),
         "pseudobulk-correlation": lambda: pseudobulk(cells, "correlation"),
@@ -208,5 +212,5 @@ def distances(name: str, x: np.ndarray, sample: np.ndarray, kind: np.ndarray, se
 
 
 NAMES = (
-    "gloscope-GMM", "gloscope-kNN", "pseudobulk", "pseudobulk-correlation", "composition", "energy", "MMD"
+    *N_COMPONENTS, "gloscope-kNN", "pseudobulk", "pseudobulk-correlation", "composition", "energy", "MMD"
 )  # fmt: skip
