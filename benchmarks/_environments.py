@@ -51,9 +51,10 @@ def cohort_command(method: str, cohorts: Sequence[Path], out: Path) -> tuple[lis
 def python_of(environment: str) -> Path | None:
     """Interpreter of a peer's environment; None, and a line on the console, if the environment is not there."""
     folder = "Scripts" if os.name == "nt" else "bin"
-    found = ROOT / f".venv-peer-{environment}" / folder / "python"
-    if found.exists():
-        return found
+    found = ROOT / f".venv-peer-{environment}"
+    # Written last: an environment without it was not finished.
+    if (found / ".installed").exists():
+        return found / folder / "python"
     print(f"{environment} is left out: make .venv-peer-{environment}/.installed makes its environment", flush=True)
     return None
 

@@ -15,9 +15,6 @@ less than its standard error on all tasks is taken out.
 from __future__ import annotations
 
 import contextlib
-import importlib
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -26,6 +23,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import _judged
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -46,7 +44,6 @@ from scratio.stats import label_slopes, robust_coordinates
 from scratio.train import _callbacks, _config, fit
 
 RESULTS = Path(__file__).parent / "results"
-BENCH = Path(os.environ.get("SCRATIO_BENCH", FOLDER.parent / "bench"))
 KANG, SACHS = "kang2018_pbmc_ifnb_pca.h5ad", "sachs2005_flow.h5ad"
 GROUPS = {"condition_key": "condition", "treatment": "treated", "reference": "control", "use_rep": "X_pca"}
 N_FOLDS, MOST_CELLS, N_QUICK = 2, 10_000, 400
@@ -58,11 +55,9 @@ Task = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 # --- tasks ---------------------------------------------------------------------------------------------------------
 
 
-def _judged(name: str, seed: int) -> Task:
+def _known(name: str, seed: int) -> Task:
     """A task that scratio is judged by."""
-    if str(BENCH) not in sys.path:
-        sys.path.append(str(BENCH))
-    task = importlib.import_module("tasks").make(name, seed)
+    task = _judged.tasks().make(name, seed)
     return task.X.astype(float), task.label == 1, task.true
 
 
@@ -83,7 +78,7 @@ def _real(file: str, rep: str, n_dims: int | None, treated: str, control: str) -
 
 JUDGED = ["semi-smooth-kang", "semi-cluster-kang", "semi-null-kang", "semi-smooth-melanoma", "gmm-20", "mi-80"]
 TASKS: dict[str, Callable[[int], Task]] = {
-    **{name: partial(_judged, name) for name in JUDGED},
+    **{name: partial(_known, name) for name in JUDGED},
     "weak": _weak,
     "Kang, real labels": lambda seed: _real(KANG, "X_pca", 20, "stim", "ctrl"),
     "Sachs, real labels": lambda seed: _real(SACHS, "X_scaled", None, "cd3cd28+aktinhib", "cd3cd28"),
@@ -93,9 +88,8 @@ TASKS: dict[str, Callable[[int], Task]] = {
 
 
 def _is_there(name: str) -> bool:
-    if name in JUDGED and not (BENCH / "tasks.py").exists():
-        print(f"{name} is left out: {BENCH / 'tasks.py'} not found; set SCRATIO_BENCH to the folder that holds it")
-        return False
+    if name in JUDGED:
+        return _judged.has_tasks(name)
     files = {"weak": KANG, "Kang, real labels": KANG, "Sachs, real labels": SACHS}
     return name not in files or has_data(files[name], name)
 
