@@ -12,7 +12,7 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 CLASSES = {"same": (-1.0, 1e-9), "near": (1e-9, 1.0), "middle": (1.0, 10.0), "far": (10.0, np.inf)}
 """Classes of pairs by their divergence in nats: the largest value belongs to the class."""
 NORMAL = 1.645
-N_NEIGHBORS = 3
+N_NEIGHBORS, N_CONNECTED = 3, 15
 SMALL = 200
 """Pairs whose smaller sample has fewer cells are pairs of small samples."""
 
@@ -159,7 +159,8 @@ def pseudotime(distance: np.ndarray, root: int) -> np.ndarray:
         Sample that it starts from.
     """
     square = np.maximum(distance, 0.0)
-    width = np.sort(square, axis=1)[:, min(N_NEIGHBORS, len(square) - 1)]
+    # Scanpy's widths: medians over the nearest others, 15 if there are as many.
+    width = np.median(np.sort(square, axis=1)[:, 1 : N_CONNECTED + 1], axis=1)
     width = np.maximum(width, 1e-3 * square.max())
     kernel = np.exp(-(square**2) / (2.0 * width[:, None] * width))
     np.fill_diagonal(kernel, 0.0)
