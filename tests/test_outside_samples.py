@@ -215,9 +215,9 @@ def test_twins_and_pseudotime_of_samples_on_a_line(measures):
     # The twins of the third and fourth are second of five; that of the fifth is the last; that of the sixth the third.
     expected = np.mean([1.0, 1.0, 1 - 1 / 4, 1 - 1 / 4, 0.0, 1 - 1 / 4])
     assert measures.twin_rank(distance, twin) == pytest.approx(expected)
-    steps = np.random.default_rng(0).permutation(12)
+    steps = np.random.default_rng(0).permutation(40)
     time = measures.pseudotime(np.abs(steps[:, None] - steps).astype(float), int(np.argmin(steps)))
-    assert measures.rank_correlation(time, steps.astype(float)) > 0.95
+    assert measures.rank_correlation(time, steps.astype(float)) > 0.99
 
 
 def test_real_samples_are_cut_into_parts_that_share_no_cell(benchmark, monkeypatch, tmp_path):
