@@ -253,6 +253,7 @@ QUICK = [
     "outside_abundance",
     "outside_batch",
     "outside_information",
+    "outside_samples",
     "outside_seconds",
     "real_labels",
     "replicates",
@@ -273,9 +274,10 @@ def test_a_quick_benchmark_runs_through_and_writes_nothing(benchmark, name, monk
     said = capsys.readouterr().out
     assert len(said.splitlines()) >= 3
     # Where nothing is planted, neither the power of a test nor a slope on the truth is defined; a group of cells has
-    # no standard error across batches; real cells are not moved; and most designs of batches have no moved type.
+    # no standard error across batches; real cells are not moved; most designs of batches have no moved type; and most
+    # methods of distances between samples are not in nats.
     undefined = ("batch_correction", "differential_abundance", "differential_abundance_counts", "fdrl")
-    undefined += ("significance", "significance_compared", "outside_batch")
+    undefined += ("significance", "significance_compared", "outside_batch", "outside_samples")
     assert ("nan" in said.lower()) == (name in undefined)
     assert not list(tmp_path.iterdir())
 
