@@ -118,9 +118,12 @@ def sample_distance(
 
     Notes
     -----
-    The standard error covers the sampling of cells. Two samples of one donor differ by more than that: compare the
-    distances of samples that should be alike. Distances of 20 nats and more are estimates of what lies outside of the
-    data, because hardly a cell is shared. They order samples; do not read their size.
+    A distance counts what networks can predict of cells that they did not see, so that it behaves like a lower bound.
+    Differences in the shares of cell types are found in full, differences in the states of the cells in part
+    (docs/outside-benchmarks.md). Use it to order samples. The standard error does not cover this bias.
+
+    The standard error covers the sampling of cells, not of donors. Two samples of one donor differ by more than that:
+    compare a distance with those of samples that should be alike.
 
     Examples
     --------
