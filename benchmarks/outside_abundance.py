@@ -206,7 +206,7 @@ def main() -> None:
     quick = {"sources": (MADE_UP,), "methods": ("scratio-quick",), "seeds": (0,), "strengths": (0.0,)}
     lists = {"sources": (*SOURCES, MADE_UP), "methods": METHODS, "seeds": SEEDS}
     options = parsed(
-        __doc__, RESULTS, {**quick, "enrichments": (0.95,)}, **lists, enrichments=ENRICHMENTS, strengths=STRENGTHS
+        __doc__, RESULTS, {**quick, "enrichments": (0.75, 0.95)}, **lists, enrichments=ENRICHMENTS, strengths=STRENGTHS
     )
     if options.quick:
         with tempfile.TemporaryDirectory() as folder:
