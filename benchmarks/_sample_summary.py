@@ -34,6 +34,8 @@ MEASURES = {
 }
 NEAREST = {"slope": 1.0, "error_ratio": 1.0}
 """Measures whose best value is 1 and not the largest one."""
+MAIN = ("spearman", "rmse", "coverage", "auc", "total", "trajectory", "twins")
+"""Measures of the table to read."""
 COMPARED = [name for name in MEASURES if not name.startswith(("coverage", "error_ratio"))]
 """Measures that peers have too; none of them has a standard error."""
 

@@ -162,9 +162,12 @@ def common(table: pd.DataFrame) -> pd.DataFrame:
 def summarise(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Means of the measures: by data set, and by strength of the batch effect."""
     order = {name: number for number, name in enumerate(METHODS)}
-    shared = common(table)
+    # Of one data set, all methods that were run on it; over the data sets, those that were run on all.
+    of_sources = pd.concat([common(part) for _, part in table.groupby("source", sort=False)])
+    everywhere = table.groupby("method")["source"].nunique() == table["source"].nunique()
+    of_all = common(table[table["method"].map(everywhere)])
     found = {}
-    for name, key in (("summary", "source"), ("strengths", "strength")):
+    for name, key, shared in (("summary", "source", of_sources), ("strengths", "strength", of_all)):
         groups = shared.groupby([key, "method"], sort=False)
         means = groups[list(MEASURES)].mean()
         means.insert(0, "n_designs", groups.size())

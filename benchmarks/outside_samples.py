@@ -59,7 +59,7 @@ from _labels import EFFORTS, QUICK
 from _rows import FOLDER, Clock, Rows, has_data, parsed
 from _sample_designs import DESIGNS, Cohort, made
 from _sample_measures import N_NEIGHBORS, against_truth, predicted, pseudotime, rank_correlation, same_nearer, twin_rank
-from _sample_summary import MEASURES, summary
+from _sample_summary import MAIN, MEASURES, summary
 from sklearn.cluster import KMeans
 
 import scratio
@@ -268,7 +268,8 @@ def main() -> None:
     measure(rows, options, set() if options.again else rows.known())
     if options.results is not None and (options.results / FILE).exists():
         table = summary(pd.read_csv(options.results / FILE), list(METHODS), list(EFFORTS))
-        table.to_csv(options.results / FILE.replace(".csv", "_summary.csv"), index=False, float_format="%.3g")
+        for name, part in (("summary", table), ("main", table[table["measure"].isin(MAIN)])):
+            part.to_csv(options.results / FILE.replace(".csv", f"_{name}.csv"), index=False, float_format="%.3g")
 
 
 if __name__ == "__main__":

@@ -121,6 +121,12 @@ def test_methods_are_compared_on_the_designs_that_all_have(benchmark):
          **dict.fromkeys(module.MEASURES, value)}
         for method, seed, value in (("scratio", 0, 1.0), ("scratio", 1, 3.0), ("meld", 0, 2.0))
     ]  # fmt: skip
-    table = module.summarise(pd.DataFrame(rows))["summary"].set_index("method")
+    found = module.summarise(pd.DataFrame(rows))
+    table = found["summary"].set_index("method")
     assert table["n_designs"].tolist() == [1, 1]
     assert table["power"].to_dict() == {"scratio": 1.0, "meld": 2.0}
+    # A method that was run on one of two data sets takes no part in the means over both.
+    others = [{**row, "source": "melanoma", "power": 5.0} for row in rows if row["method"] == "scratio"]
+    found = module.summarise(pd.DataFrame([*rows, *others]))
+    assert found["strengths"].set_index("method")["power"].to_dict() == {"scratio": 3.5}
+    assert len(found["summary"]) == 3
