@@ -98,6 +98,9 @@ def test_the_ceiling_is_the_mean_of_batches_that_do_not_overlap():
             assert row["ceiling"] == pytest.approx(expected)
             assert row["mean"] == pytest.approx(mean, abs=0.05)
             assert row["batches_left"] == pytest.approx(left, abs=0.1)
+    of_batches = summary.loc["X_apart"].loc[["0", "1", "2"]]
+    assert of_batches["batches_left"].isna().all()
+    np.testing.assert_allclose(of_batches["mean"], of_batches["ceiling"], atol=0.05)
 
 
 @pytest.mark.parametrize("kind", ["h5ad", "zarr"])

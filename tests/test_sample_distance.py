@@ -145,6 +145,14 @@ def test_the_error_of_a_divergence_is_that_of_cells_and_of_networks():
     assert np.isnan(off_diagonal(alone.symmetric_error)).all()
 
 
+def test_a_saved_model_has_its_divergences_once_it_has_cells(crossed, tmp_path):
+    crossed.save(tmp_path / "model")
+    loaded = scratio.model.ScRatio.load(tmp_path / "model", adata=crossed.adata)
+    np.testing.assert_allclose(loaded.divergences(key="sample").symmetric, crossed.divergences(key="sample").symmetric)
+    with pytest.raises(ValueError, match="load it with adata"):
+        scratio.model.ScRatio.load(tmp_path / "model").divergences(key="sample")
+
+
 def test_divergences_are_refused_where_there_are_none(crossed):
     with pytest.raises(KeyError, match="'donor', which is not registered"):
         crossed.divergences(key="donor")

@@ -65,6 +65,9 @@ class DivergenceModel(ScoringModel):
         >>> model.divergences(key="condition").groups
         ['control', 'treated']
         """
+        self._check_if_trained(warn=False)
+        if self.adata is None:
+            raise ValueError("the model was loaded without cells, whose means divergences are; load it with adata")
         cells, folds = self._cells(None, None)
         network = self.module
         if not isinstance(network, PotentialNetwork):

@@ -88,8 +88,8 @@ def batch_effect(
         Table with a row for all cells, each batch and each label of each embedding: number of cells, mean, median, and
         median magnitude of the log ratio. ``ceiling`` is the mean that batches would have that do not overlap, the
         entropy of the batch within labels. ``batches_left`` is exp(ceiling - mean): of how many equally likely batches
-        a cell may be, given its place and label. The row of all cells also has the standard error of the median over
-        batches (a jackknife that leaves out one batch at a time).
+        a cell may be, given its place and label. It is NaN in rows of single batches. The row of all cells also has
+        the standard error of the median over batches (a jackknife that leaves out one batch at a time).
     ``uns[key_added]``
         Parameters and training history.
 
@@ -188,7 +188,10 @@ def _summary(embedding: str, values: np.ndarray, obs: pd.DataFrame, keys: list[s
     rows = [{"by": "all", "group": "all cells", **_row(series, largest), "standard_error": float(error)}]
     for key in keys:
         rows += [{"by": key, "group": name, **_row(part, largest)} for name, part in series.groupby(obs[key])]
-    return pd.DataFrame(rows).assign(embedding=embedding)[["embedding", "by", "group", *COLUMNS, "standard_error"]]
+    table = pd.DataFrame(rows).assign(embedding=embedding)
+    # Cells of one batch say nothing of how many there are.
+    table["batches_left"] = np.exp(table["ceiling"] - table["mean"]).where(table["by"] != keys[0])
+    return table[["embedding", "by", "group", *COLUMNS, "standard_error"]]
 
 
 def _largest(obs: pd.DataFrame, keys: list[str]) -> pd.Series:
@@ -199,6 +202,10 @@ def _largest(obs: pd.DataFrame, keys: list[str]) -> pd.Series:
 
 
 def _row(values: pd.Series, largest: pd.Series) -> dict[str, float]:
-    mean, ceiling = float(values.mean()), float(largest[values.index].mean())
-    found = (len(values), mean, float(values.median()), float(values.abs().median()))
-    return dict(zip(COLUMNS, (*found, ceiling, float(np.exp(ceiling - mean))), strict=True))
+    return {
+        "n_cells": len(values),
+        "mean": float(values.mean()),
+        "median": float(values.median()),
+        "median_magnitude": float(values.abs().median()),
+        "ceiling": float(largest[values.index].mean()),
+    }
