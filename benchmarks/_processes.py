@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -16,8 +15,8 @@ from typing import Any
 
 FINISHED, TOO_SLOW, TOO_LARGE, FAILED = "finished", "not finished within the limit", "out of memory", "failed"
 """What becomes of a process."""
-INTERVAL, STATUS = 0.05, "/proc/{}/status"
-"""Seconds between two looks at the memory of a process; where Linux tells it."""
+INTERVAL, STATUS, KILL = 0.05, "/proc/{}/status", 9
+"""Seconds between two looks at the memory of a process; where Linux tells it; number of the signal that ends one."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,8 @@ def peak_gigabytes(number: int | None = None) -> float:
     status = Path(STATUS.format(number or "self"))
     if status.exists():
         # Linux's `ru_maxrss` starts with the memory of the process that started this one.
-        kibibytes = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        lines = status.read_text(encoding="utf-8").splitlines()
+        kibibytes = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
         return float(kibibytes[0]) / 2**20 if kibibytes else 0.0
     if number is None and sys.platform != "win32":
         import resource  # not on Windows
@@ -92,7 +92,7 @@ def watched(command: Sequence[Any], limits: Limits, environment: Mapping[str, st
         said = console.read().strip().splitlines()[-1:] or [""]
     if not outcome:
         # The system ends what takes the last of its memory by this signal.
-        ended = TOO_LARGE if process.returncode == -9 else FAILED
+        ended = TOO_LARGE if process.returncode == -KILL else FAILED
         outcome = ended if process.returncode else FINISHED
     spent = {"seconds": seconds, "cpu_seconds": sum(os.times()[2:4]) - processor, "peak_gib": peak}
     return {"outcome": outcome, **spent, "said": said[0]}
@@ -101,13 +101,15 @@ def watched(command: Sequence[Any], limits: Limits, environment: Mapping[str, st
 def _first_to_end(number: int) -> None:
     """Have Linux end this process, and no other one, if the memory of the machine is used up."""
     with contextlib.suppress(OSError):
-        Path(f"/proc/{number}/oom_score_adj").write_text("1000")
+        Path(f"/proc/{number}/oom_score_adj").write_text("1000", encoding="utf-8")
 
 
 def _end(process: subprocess.Popen) -> None:
-    if os.name == "nt":
+    """End a process and those that it has started, where the system tells which these are."""
+    end_group = getattr(os, "killpg", None)  # not on Windows
+    if end_group is None:
         process.kill()
     else:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+            end_group(process.pid, KILL)
     process.wait()

@@ -143,7 +143,7 @@ def version_of(method: str) -> str:
     """Version of a method's package, for a peer that of its pinned list."""
     package = PACKAGES[method]
     if method in COHORT_PEERS:
-        lines = (SCRIPTS[1] / f"{method}.txt").read_text().splitlines()
+        lines = (SCRIPTS[1] / f"{method}.txt").read_text(encoding="utf-8").splitlines()
         return next(line.split("==")[1] for line in lines if line.startswith(f"{package}=="))
     if method == "meld":
         return next((one.version for one in distributions(path=[str(MELD), *sys.path]) if one.name == "meld"), "")

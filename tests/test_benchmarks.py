@@ -354,7 +354,7 @@ def test_peak_memory_is_told_in_the_unit_of_the_system(benchmark, monkeypatch, t
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "resource", None)  # as on Windows, where it cannot be imported
         module = benchmark("_processes")
-    (tmp_path / "12").write_text("VmPeak:\t 9999999 kB\nVmHWM:\t 3145728 kB\nVmRSS:\t 1048576 kB\n")
+    (tmp_path / "12").write_text("VmPeak:\t 9999999 kB\nVmHWM:\t 3145728 kB\nVmRSS:\t 1048576 kB\n", encoding="utf-8")
     monkeypatch.setattr(module, "STATUS", str(tmp_path / "{}"))
     assert module.peak_gigabytes(12) == 3.0
     resource = pytest.importorskip("resource")

@@ -74,7 +74,8 @@ def treatment_response(
 
     Examples
     --------
-    >>>     >>> import scratio
+    >>> import numpy as np
+    >>> import scratio
     >>> adata = scratio.datasets.gaussians(n_cells=600, n_dims=2, random_state=0)
     >>> adata.obs["donor"] = np.where(np.arange(600) % 2, "d1", "d2")
     >>> scratio.tl.treatment_response(
