@@ -94,7 +94,8 @@ def potential(seed: int, sizes: list[int], n_dims: int) -> PotentialNetwork:
 @FEW
 @given(seed=seeds, sizes=st.lists(st.integers(2, 7), min_size=1, max_size=3), n_dims=st.integers(1, 5), data=st.data())
 def test_any_conditions_are_antisymmetric_transitive_and_mix_to_their_marginal(seed, sizes, n_dims, data):
-    network = potential(seed, sizes, n_dims)
+    # In double precision: in single precision large log densities leave errors of their own size.
+    network = potential(seed, sizes, n_dims).double()
     x = torch.randn((10, n_dims), generator=torch.Generator().manual_seed(seed))
 
     def drawn() -> Condition:
@@ -110,7 +111,7 @@ def test_any_conditions_are_antisymmetric_transitive_and_mix_to_their_marginal(s
 
     a, b, c = drawn(), drawn(), drawn()
     np.testing.assert_allclose(ratio(a, b), -ratio(b, a), atol=1e-12)
-    np.testing.assert_allclose(ratio(a, b) + ratio(b, c), ratio(a, c), atol=1e-4)
+    np.testing.assert_allclose(ratio(a, b) + ratio(b, c), ratio(a, c), atol=1e-9)
     np.testing.assert_array_equal(ratio(a, a), 0.0)
     # The densities of the categories of a key, by their shares, are the density without the key.
     key = data.draw(st.integers(0, len(sizes) - 1))
@@ -121,7 +122,8 @@ def test_any_conditions_are_antisymmetric_transitive_and_mix_to_their_marginal(s
         codes[0, key] = value
         share = network.log_weights.exp()[network.combinations[:, key] == value].sum()
         mixed += float(share) * np.exp(ratio(Condition(codes, everything.values), everything))
-    np.testing.assert_allclose(mixed, 1.0, rtol=1e-4)
+    # The shares were rounded to single precision.
+    np.testing.assert_allclose(mixed, 1.0, rtol=1e-6)
 
 
 @MANY
