@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
+from sklearn.neighbors import NearestNeighbors
 
 from scratio.stats import (
     abundances,
@@ -328,6 +329,27 @@ def test_a_dimension_that_separates_clusters_has_the_smaller_scale():
     separating, *noise = scale_of(x, rng()) / x.std(0)
     assert separating < 0.2 * min(noise)
     assert max(noise) < 1.2 * min(noise)
+
+
+def share_of_own_cluster(z: np.ndarray, cluster: np.ndarray) -> float:
+    near = NearestNeighbors(n_neighbors=10).fit(z).kneighbors(return_distance=False)
+    return float((cluster[near] == cluster[:, None]).mean())
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("n_cells", "n_noise"), [(300, 20), (700, 35)])
+def test_clusters_are_found_where_dimensions_of_noise_outnumber_theirs(n_cells, n_noise, seed):
+    # As in principal components of few cells: noise has the smaller variance, which standardising hides.
+    generator = rng(seed)
+    cluster = generator.choice(6, n_cells, p=[0.3, 0.25, 0.2, 0.1, 0.1, 0.05])
+    centres = 3.0 * generator.normal(size=(6, 3))
+    x = 0.5 * generator.normal(size=(n_cells, 3 + n_noise))
+    x[:, :3] += centres[cluster]
+    alike, found = share_of_own_cluster(x / x.std(0), cluster), share_of_own_cluster(x / scale_of(x, rng()), cluster)
+    assert found > share_of_own_cluster(x, cluster) - 0.05
+    # A column in far larger units hides all others in the embedding itself.
+    x[:, -1] *= 1_000.0
+    assert share_of_own_cluster(x / scale_of(x, rng()), cluster) > alike - 0.02
 
 
 def test_the_mean_square_of_the_scaled_dimensions_is_one():
