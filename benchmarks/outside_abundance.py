@@ -15,10 +15,12 @@ where these have no cell types, k-means makes eight populations.
 Cells with the largest probabilities, as many as the target has, count as more frequent; cells as far below one half
 count as less frequent; others count as unchanged. ``power`` is the share of the former that a tool calls, with the
 right sign, by its own rule for a false discovery rate of .1; ``fdr`` is the share of wrong calls among its calls, 0
-without calls. ``wrong_sign`` is the share of its calls whose exact log ratio has the other sign. ``auroc`` and
-``auprc`` are the areas under both curves by which it ranks the cells, means over the two signs. ``rmse`` is the root
-mean square error of the log ratio in nats. scratio ranks by its log ratio; ``auroc_effect`` and ``auprc_effect`` are of
-the effect that it tests.
+without calls; both are blank where a tool gives no answer, such as scratio's test alone with three samples a label in
+two batches. Milo calls neighbourhoods: a cell counts as called if most of its neighbourhoods are, and in ``power_any``
+and ``fdr_any`` if one is. ``wrong_sign`` is the share of its calls whose exact log ratio has the other sign. ``auroc``
+and ``auprc`` are the areas under both curves by which it ranks the cells, means over the two signs. ``rmse`` is the
+root mean square error of the log ratio in nats. scratio ranks by its log ratio; ``auroc_effect`` and ``auprc_effect``
+are of the effect that it tests.
 
 Tools: scratio, its quick form, its test across samples alone, and 20 clusters under its model of counts; MELD, Milo by
 pertpy and by edgePython, CNA, kompot (`significance_peers` has their settings). scratio's test, Milo and CNA hold the
@@ -55,7 +57,7 @@ ENRICHMENTS, SEEDS = (0.75, 0.85, 0.95), (0, 1, 2)
 STRENGTHS = (0.0, 0.05, 0.07, 0.1, 0.14, 0.19, 0.27, 0.38, 0.53, 0.74, 1.03)
 WITHOUT_BLOCKS = {"kompot"}
 """Tools that have no place for a batch."""
-MEASURES = ("power", "fdr", "wrong_sign", "auroc", "auprc", "rmse", "cpu_seconds")
+MEASURES = ("power", "fdr", "power_any", "fdr_any", "wrong_sign", "auroc", "auprc", "rmse", "cpu_seconds")
 MADE_UP, N_QUICK = "made-up", 300
 
 
@@ -100,6 +102,28 @@ def areas(truth: np.ndarray, value: np.ndarray) -> dict[str, float]:
     }
 
 
+def discoveries(is_called: np.ndarray, sign: np.ndarray, found: Design) -> dict[str, float]:
+    """Power, share of false calls, and share of calls whose exact log ratio has the other sign.
+
+    Parameters
+    ----------
+    is_called
+        Whether a tool calls a cell.
+    sign
+        Sign of the change that it sees there.
+    found
+        The design.
+    """
+    called = np.where(is_called, sign, 0.0)
+    is_called, is_changed = called != 0.0, found.truth != 0
+    n_called = max(is_called.sum(), 1)
+    return {
+        "power": float((called == found.truth)[is_changed].mean()),
+        "fdr": float((is_called & (called != found.truth)).sum() / n_called),
+        "wrong_sign": float((is_called & (called * found.log_ratio < 0.0)).sum() / n_called),
+    }
+
+
 def measured(answer: dict[str, np.ndarray], found: Design) -> dict[str, Any]:
     """What the answer of a tool allows of the measures."""
     spent = {name: float(answer[name]) for name in ("seconds", "cpu_seconds")}
@@ -112,11 +136,10 @@ def measured(answer: dict[str, np.ndarray], found: Design) -> dict[str, Any]:
     effect = np.nan_to_num(answer["effect"]) if "effect" in answer else value
     if "found" in answer:
         # Called by the sign of what is tested.
-        called = np.where(answer["found"], np.sign(effect), 0.0)
-        is_called, is_changed = called != 0.0, found.truth != 0
-        row["power"] = float((called == found.truth)[is_changed].mean())
-        row["fdr"] = float((is_called & (called != found.truth)).sum() / max(is_called.sum(), 1))
-        row["wrong_sign"] = float((is_called & (called * found.log_ratio < 0.0)).sum() / max(is_called.sum(), 1))
+        row |= discoveries(answer.get("found_by_most", answer["found"]), np.sign(effect), found)
+    if "found_by_most" in answer:
+        by_one = discoveries(answer["found"], np.sign(effect), found)
+        row |= {f"{name}_any": by_one[name] for name in ("power", "fdr")}
     of_effect = areas(found.truth, effect) if "effect" in answer else {"auroc": np.nan, "auprc": np.nan}
     return {**row, **{f"{name}_effect": area for name, area in of_effect.items()}, **spent, "error": ""}
 

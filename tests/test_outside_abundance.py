@@ -103,6 +103,16 @@ def test_measures_count_calls_with_their_sign(benchmark, designs):
     # The exact log ratio has the other sign in cells 2 and 6.
     assert row["wrong_sign"] == pytest.approx(2 / 6)
     assert row["rmse"] == pytest.approx(np.sqrt(np.mean((answer["log_ratio"] - found.log_ratio) ** 2)))
+    # Milo's calls count by most neighbourhoods of a cell; those by any of them have columns of their own.
+    by_most = {"found_by_most": np.array([1, 0, 0, 1, 0, 0, 1, 0, 0, 0], dtype=bool)}
+    milo = module.measured(answer | by_most, found)
+    assert (milo["power"], milo["fdr"]) == (pytest.approx(2 / 5), pytest.approx(1 / 3))
+    assert (milo["power_any"], milo["fdr_any"]) == (row["power"], row["fdr"])
+    assert np.isnan([row["power_any"], row["fdr_any"]]).all()
+    # A tool that gives no answer has no share of false calls.
+    silent = module.measured({name: answer[name] for name in answer if name != "found"}, found)
+    assert np.isnan([silent["power"], silent["fdr"], silent["wrong_sign"]]).all()
+    assert silent["auroc"] == row["auroc"]
     # Pairs in the right order: 2 of 3 treated above all seven others but the one below 0.5 ... by counting.
     up = np.mean([[answer["log_ratio"][i] > answer["log_ratio"][k] for k in range(3, 10)] for i in range(3)])
     down = np.mean(
@@ -130,3 +140,17 @@ def test_methods_are_compared_on_the_designs_that_all_have(benchmark):
     found = module.summarise(pd.DataFrame([*rows, *others]))
     assert found["strengths"].set_index("method")["power"].to_dict() == {"scratio": 3.5}
     assert len(found["summary"]) == 3
+
+
+def test_without_q_values_nothing_is_called_nor_counted(benchmark):
+    # Three samples a group in two batches leave too few degrees of freedom for the test alone.
+    analyses = benchmark("outside_peers/analyses")
+    rng = np.random.default_rng(0)
+    cohort = {
+        "x": rng.normal(size=(240, 2)),
+        "sample": np.repeat(np.arange(6), [60, 30, 50, 40, 20, 40]),
+        "group": np.array([0, 0, 0, 1, 1, 1]),
+    }
+    assert "found" in analyses.by_association(cohort)
+    with pytest.warns(UserWarning, match="too few for q-values"):
+        assert "found" not in analyses.by_association(cohort | {"batch": np.array([0, 1, 0, 1, 0, 1])})

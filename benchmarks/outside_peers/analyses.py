@@ -4,7 +4,7 @@
 
 A cohort has cells ``x`` (n, d), the ``sample`` of every cell, and the ``group`` of every sample (1 is treated). It may
 have the ``batch`` of every sample, which scratio's test then holds fixed. Every method gives the cells a ``log_ratio``,
-and has an entry ``found`` if it calls cells at a false discovery rate of .1.
+and has an entry ``found`` if it calls cells at a false discovery rate of .1 and the samples are enough for that.
 
 Classifiers and nearest neighbours have the settings of `scratio.peers`, but are called without it: its import would add
 seconds and memory that scikit-learn does not need. Classifiers score out of fold. They are not calibrated, which would
@@ -73,8 +73,13 @@ def by_scratio(cohort: Arrays, effort: str) -> Arrays:
     return {
         "log_ratio": adata.obs["da_log_ratio"].to_numpy(),
         "effect": adata.obs["da_effect"].to_numpy(),
-        "found": (adata.obs["da_qvalue"] <= FDR).to_numpy(),
+        **called(adata.obs["da_qvalue"].to_numpy()),
     }
+
+
+def called(qvalue: np.ndarray) -> Arrays:
+    """Which cells are called. scratio gives no q-values at all where samples are too few."""
+    return {} if np.isnan(qvalue).all() else {"found": qvalue <= FDR}
 
 
 def held_fixed(cohort: Arrays) -> str | None:
@@ -90,7 +95,7 @@ def by_association(cohort: Arrays) -> Arrays:
     settings = {"key": "is_treated", "sample_key": "sample", "covariates": held_fixed(cohort)}
     scratio.tl.association(adata, **settings, random_state=SEED)
     effect, qvalue = (adata.obs[f"association_{name}"].to_numpy() for name in ("effect", "qvalue"))
-    return {"log_ratio": effect, "found": qvalue <= FDR}
+    return {"log_ratio": effect, **called(qvalue)}
 
 
 def by_clusters(cohort: Arrays) -> Arrays:

@@ -13,8 +13,8 @@ cells a sample); neighbourhoods are of a tenth of the cells, refined: Milo's def
 20,000 cells, and those of scanpy's default beyond.
 
 A place is a neighbourhood and its weight the number of its cells; neighbourhoods overlap. Cells are called that are in
-any neighbourhood of a spatial false discovery rate of at most .1. The log ratio of a cell is the mean of those of its
-neighbourhoods. In paired designs the donor is a fixed effect, the block of edgeR's manual and of Milo's tutorial:
+any neighbourhood of a spatial false discovery rate of at most .1, and in `found_by_most` those that are in more such
+neighbourhoods than others. The log ratio of a cell is the mean of those of its neighbourhoods. In paired designs the donor is a fixed effect, the block of edgeR's manual and of Milo's tutorial:
 `~ donor + group`.
 """
 
@@ -68,8 +68,13 @@ def milo(cohort: Cohort) -> Result:
     kth_distance = adata.obsp["distances"][adata.uns["nhood_indices"]].max(axis=1).toarray().ravel()
     is_called = spatial_fdr(pvalue, kth_distance) <= FDR
     log_ratio = mean_of_neighbourhoods(is_inside, np.log(2.0) * table["logFC"].to_numpy(dtype=float))
-    found = mean_of_neighbourhoods(is_inside, is_called) > 0.0
-    return Result(found, pvalue, np.asarray(is_inside.sum(axis=0)).ravel(), extra={"log_ratio": log_ratio})
+    share = mean_of_neighbourhoods(is_inside, is_called)
+    return Result(
+        share > 0.0,
+        pvalue,
+        np.asarray(is_inside.sum(axis=0)).ravel(),
+        extra={"log_ratio": log_ratio, "found_by_most": share > 0.5},
+    )
 
 
 if __name__ == "__main__":

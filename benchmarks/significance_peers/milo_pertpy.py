@@ -10,8 +10,8 @@ to edgeR's quasi-likelihood F test, as pertpy's documentation says, but not the 
 test.
 
 A place is a neighbourhood and its weight the number of its cells; neighbourhoods overlap. Cells are called that are in
-any neighbourhood of a spatial false discovery rate of at most .1. The log ratio of a cell is the mean of those of its
-neighbourhoods. In paired designs the donor is a fixed effect, the block of edgeR's manual and of Milo's tutorial: `~
+any neighbourhood of a spatial false discovery rate of at most .1, and in `found_by_most` those that are in more such
+neighbourhoods than others. The log ratio of a cell is the mean of those of its neighbourhoods. In paired designs the donor is a fixed effect, the block of edgeR's manual and of Milo's tutorial: `~
 donor + group`.
 """
 
@@ -43,9 +43,11 @@ def milo(cohort: Cohort) -> Result:
     is_inside = (counts["rna"].obsm["nhoods"] != 0).tocsr()
     is_called = np.nan_to_num(table["SpatialFDR"].to_numpy(dtype=float), nan=1.0) <= FDR
     log_ratio = mean_of_neighbourhoods(is_inside, np.log(2.0) * table["logFC"].to_numpy(dtype=float))
-    found = mean_of_neighbourhoods(is_inside, is_called) > 0.0
+    share = mean_of_neighbourhoods(is_inside, is_called)
     weight = np.asarray(is_inside.sum(axis=0)).ravel()
-    return Result(found, table["PValue"].to_numpy(), weight, extra={"log_ratio": log_ratio})
+    return Result(
+        share > 0.0, table["PValue"].to_numpy(), weight, extra={"log_ratio": log_ratio, "found_by_most": share > 0.5}
+    )
 
 
 if __name__ == "__main__":
