@@ -14,8 +14,8 @@ cells a sample); neighbourhoods are of a tenth of the cells, refined: Milo's def
 
 A place is a neighbourhood and its weight the number of its cells; neighbourhoods overlap. Cells are called that are in
 any neighbourhood of a spatial false discovery rate of at most .1, and in `found_by_most` those that are in more such
-neighbourhoods than others. The log ratio of a cell is the mean of those of its neighbourhoods. In paired designs the donor is a fixed effect, the block of edgeR's manual and of Milo's tutorial:
-`~ donor + group`.
+neighbourhoods than others. The log ratio of a cell is the mean of those of its neighbourhoods. In paired designs
+the donor is a fixed effect, the block of edgeR's manual and of Milo's tutorial: `~ donor + group`.
 """
 
 from __future__ import annotations
