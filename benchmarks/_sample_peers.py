@@ -9,6 +9,7 @@ Both are written here after its paper, its R code and the packages that this cal
   distance if a component collapses in all four mixtures. ``gloscope-GMM-9`` has 1 to 9 components, as the package had
   by default when it was released, so that small samples have a mixture.
 - ``gloscope-kNN``: distances to the 50th neighbour within and between samples (Boltz et al. 2007, the package FNN).
+  ``gloscope-kNN-25`` has the 25th, and 0 in place of negative values, as the benchmark SPARE runs it.
 
 Others: Euclidean distance and one less correlation of mean embeddings (pseudobulk), the Aitchison distance of the
 shares of cell types (half a cell is added to each count), energy distance and maximum mean discrepancy (Gaussian
@@ -27,7 +28,7 @@ from scipy.spatial.distance import cdist, pdist, squareform
 from scipy.special import logsumexp
 
 N_COMPONENTS = {"gloscope-GMM": (5, 10, 15, 20), "gloscope-GMM-9": tuple(range(1, 10))}
-N_DRAWS, N_NEIGHBORS = 10_000, 50
+N_DRAWS, N_NEIGHBORS, N_NEAR = 10_000, 50, 25
 N_ITERATIONS, TOLERANCE, TURNS, LEAST_VARIANCE = 300, 1e-5, 5, 1e-8
 PSEUDOCOUNT, FOR_WIDTH = 0.5, 1_000
 
@@ -202,6 +203,7 @@ def distances(name: str, x: np.ndarray, sample: np.ndarray, kind: np.ndarray, se
     methods: dict[str, Callable[[], np.ndarray]] = {
         **{key: partial(by_mixtures, cells, seed, sizes) for key, sizes in N_COMPONENTS.items()},
         "gloscope-kNN": lambda: by_neighbors(cells),
+        "gloscope-kNN-25": lambda: np.maximum(by_neighbors(cells, N_NEAR), 0.0),
         "pseudobulk": lambda: pseudobulk(cells, "euclidean"),
         "pseudobulk-correlation": lambda: pseudobulk(cells, "correlation"),
         "composition": lambda: aitchison([kind[sample == own] for own in range(sample.max() + 1)]),
@@ -212,5 +214,6 @@ def distances(name: str, x: np.ndarray, sample: np.ndarray, kind: np.ndarray, se
 
 
 NAMES = (
-    *N_COMPONENTS, "gloscope-kNN", "pseudobulk", "pseudobulk-correlation", "composition", "energy", "MMD"
+    *N_COMPONENTS, "gloscope-kNN", "gloscope-kNN-25", "pseudobulk", "pseudobulk-correlation", "composition", "energy",
+    "MMD",
 )  # fmt: skip

@@ -91,7 +91,7 @@ SETS = {
     "severity": [name for name, settings in DESIGNS.items() if settings["by"] == "severity"],
     "real": list(REAL),
 }
-IN_NATS = ("exact", *EFFORTS, *_sample_peers.N_COMPONENTS, "gloscope-kNN")
+IN_NATS = ("exact", *EFFORTS, *_sample_peers.N_COMPONENTS, "gloscope-kNN", "gloscope-kNN-25")
 METHODS = (*EFFORTS, "exact", *_sample_peers.NAMES, "transport")
 N_DIMS, N_CLUSTERS, LEAST_CUT = 10, 10, 153
 

@@ -121,6 +121,20 @@ def test_the_divergence_by_neighbours_is_that_of_boltz_et_al(peers):
     assert np.isnan(found[2]).all()
 
 
+def test_spare_runs_fewer_neighbours_and_no_negative_distance(peers):
+    rng = np.random.default_rng(0)
+    sizes = [30, 200, 90, 26, 25]
+    x, sample = rng.normal(size=(sum(sizes), 3)), np.repeat(np.arange(5), sizes)
+    x[sample == 2] += 2.0
+    found = peers.distances("gloscope-kNN-25", x, sample, np.zeros(len(x), dtype=int), 0)
+    raw = peers.by_neighbors([x[sample == own] for own in range(5)], 25)
+    # Samples 0, 1 and 3 are of one distribution, whose estimates fall on both sides of 0.
+    assert (raw < 0.0).any()
+    np.testing.assert_array_equal(found, np.maximum(raw, 0.0))
+    assert np.isnan(found[4]).all()
+    assert not np.isnan(found[:4, :4]).any()
+
+
 def test_one_component_is_the_gaussian_of_the_sample(peers):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(200, D)) @ rng.normal(size=(D, D))
