@@ -533,6 +533,17 @@ def test_a_site_of_its_own_for_each_sample_is_refused_before_training(unchanged)
         samples_of(adata.obs, "donor", "group", "case", "control", ["site"])
 
 
+def test_a_site_with_one_sample_of_a_condition_is_refused_with_a_way_out(unchanged):
+    adata = cohort(0.0, n_donors=8, n_cells=40)
+    # Sites of unequal sizes: of the cases one sample is at the second site, of the controls three are.
+    adata.obs["site"] = adata.obs["donor"].isin(["d00", "d04", "d05", "d06"]).map({True: "second", False: "first"})
+    message = r"all come from one of obs\['donor'\].*hold it fixed in the test alone: covariates='~ site'"
+    with unchanged(adata), pytest.raises(ValueError, match=message):
+        score(adata, covariate_keys=["site"])
+    score(adata, covariates="~ site")
+    assert adata.obs["da_qvalue"].notna().all()
+
+
 @pytest.mark.parametrize("at_once", [2**23, 700, 100])
 def test_the_counts_are_those_of_the_nearest_cells(at_once, monkeypatch):
     # All centres in one search, in parts, and less at once than the distances of one centre.

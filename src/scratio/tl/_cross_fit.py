@@ -67,7 +67,8 @@ def fit_model(
         if n_folds < 2:
             raise ValueError(
                 f"some cells of the same labels of {keys} all come from one of obs[{group_key!r}]; nothing could be "
-                "learnt about them from other samples. Leave these cells or a covariate out"
+                "learnt about them from other samples. Leave these cells or a covariate out, or hold it fixed in the "
+                f"test alone: covariates={'~ ' + ' + '.join(keys[1:])!r}"
             )
     model = ScRatio(cells, **{**settings.model_kwargs, "n_folds": n_folds})
     own = {"random_state": settings.random_state, "group_key": group_key, "effort": settings.effort}
