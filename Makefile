@@ -128,7 +128,7 @@ bench-peers: setup
 
 # The analyses on real cells, an hour or so; the folder of the data is SCRATIO_DATA. BENCH_ARGS=--quick for a minute.
 bench-analyses: setup
-	for name in batch_correction combinations donors driver_genes replicates; do \
+	for name in batch_correction combinations donors driver_genes few_samples replicates; do \
 		$(BIN)/python benchmarks/$$name.py $(BENCH_ARGS) || exit 1; done
 
 # Error rates and power of the test across samples, two hours on one core.

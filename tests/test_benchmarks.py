@@ -246,6 +246,7 @@ QUICK = [
     "driver_genes",
     "far_apart",
     "fdrl",
+    "few_samples",
     "gaussians",
     "heavy_tails",
     "mutual_information",

@@ -139,6 +139,32 @@ def test_every_fold_is_weighed_by_the_cells_that_its_own_members_held_out(rng):
     np.testing.assert_allclose(network.weights[:, 0, 0].detach().numpy(), weights, rtol=1e-5)
 
 
+def test_folds_of_few_samples_are_weighed_by_the_samples_of_the_other_folds(rng):
+    # The network of either fold says x_0; labels of the first fold follow 2 x_0, those of the second nothing.
+    x, n_first = rng.normal(size=(2_000, 2)), 1_300
+    codes = (rng.uniform(size=2_000) < 1.0 / (1.0 + np.exp(-2.0 * x[:, 0]))).astype(int)
+    codes[n_first:] = rng.integers(0, 2, 700)
+    own = [np.arange(n_first), np.arange(n_first, 2_000)]
+    # Four samples of unequal sizes in either fold.
+    samples = 4 * (np.arange(2_000) >= n_first) + np.searchsorted([0.4, 0.7, 0.9], rng.uniform(size=2_000))
+    splits = [MemberSplit(rows[::2], rows[1::2]) for rows in own[::-1]]
+    settings = {"groups": samples, "unseen": [rows[None] for rows in own]}
+
+    def weights() -> np.ndarray:
+        network = network_of(2)
+        says_first_coordinate(network, 1.0)
+        return np.array(calibrated(x, codes, splits, 1, network, **settings)["weights"][NETWORK])[:, 0]
+
+    before = weights()
+    assert before[0] < 0.5
+    assert before[1] > 1.4
+    # A fold's own labels do not decide on its weight.
+    codes[n_first:] = rng.integers(0, 2, 700)
+    after = weights()
+    assert after[1] == pytest.approx(before[1], rel=0.05)
+    assert after[0] != before[0]
+
+
 def test_where_labels_cannot_tell_how_far_apart_conditions_are_the_closed_form_is_taken_alone(rng):
     codes = rng.integers(0, 2, 4_000)
     x = rng.normal(size=(4_000, 2)) + 6.0 * codes[:, None] * [1.0, 0.0]

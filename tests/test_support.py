@@ -10,6 +10,7 @@ from anndata import AnnData
 
 import scratio
 from scratio.model import OWN, Rest, ScRatio
+from scratio.model._splits import Splits
 from scratio.module import Condition
 from scratio.scoring import KeptCells, _kept
 from scratio.stats import grouped_folds, is_supported, moderated_error, most_folds, typicality
@@ -285,6 +286,53 @@ def test_what_is_held_out_for_validation_are_samples_where_there_are_enough(quic
         donor = adata.obs["donor"].to_numpy()
         shared = set(donor[trained.train_indices_]) & set(donor[trained.validation_indices_])
         assert (not shared) == whole
+
+
+def test_cells_of_unseen_samples_are_those_of_the_fold_dealt_to_its_members():
+    sizes = [50, 20, 31, 40, 25, 60]
+    groups = np.repeat(np.arange(6), sizes)
+    splits = Splits.drawn(groups % 2, groups, 3, 2, 0.1, 0)
+    found = splits.unseen(groups, 1_000, 0)
+    for fold, rows in enumerate(found):
+        assert (splits.folds[rows] == fold).all()
+        assert len(np.unique(rows)) == rows.size == 2 * ((splits.folds == fold).sum() // 2)
+    assert [rows.shape for rows in splits.unseen(groups, 7, 0)] == [(2, 7)] * 3
+    # Nobody asks without samples, without folds, or where members hold out whole samples.
+    assert Splits.drawn(groups % 2, None, 3, 2, 0.1, 0).unseen(None, 1_000, 0) is None
+    assert Splits.drawn(groups % 2, groups, 1, 2, 0.1, 0).unseen(groups, 1_000, 0) is None
+    many = np.repeat(np.arange(24), 20)
+    assert Splits.drawn(many % 2, many, 3, 2, 0.1, 0).unseen(many, 1_000, 0) is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_three_samples_a_condition_in_two_batches_are_not_taken_for_an_effect(seed):
+    # Nothing differs but the batches. The second has one sample of the controls, whose cells no other control is like.
+    rng = np.random.default_rng(seed)
+    sizes, batch = [60, 90, 50, 40, 120, 80], np.array([0, 0, 1, 1, 1, 0])
+    sample = np.repeat(np.arange(6), sizes)
+    names = {"sample": np.array(list("abcdef"))[sample], "condition": np.where(sample < 3, "control", "treated")}
+    x = rng.normal(size=(len(sample), 10)) + 8.0 * batch[sample][:, None]
+    adata = AnnData(obs=pd.DataFrame(names, index=[f"cell{i}" for i in range(len(sample))]), obsm={"X_pca": x})
+    groups = {"condition_key": "condition", "treatment": "treated", "reference": "control"}
+    scratio.tl.differential_abundance(adata, **groups, sample_key="sample", effort="quick")
+    # The shares of the batches differ by .9 nats. Held-out cells of the same samples supported 4 nats.
+    assert np.sqrt((adata.obs["da_log_ratio"] ** 2).mean()) < 1.5
+
+
+def test_an_effect_that_three_samples_a_condition_share_is_found():
+    # One type is e times as frequent in treated samples, of unequal sizes.
+    rng = np.random.default_rng(0)
+    sample = np.repeat(np.arange(6), [300, 120, 500, 200, 400, 150])
+    weight = np.where(np.arange(4) == 0, np.exp(1.0 * (sample[:, None] >= 3)), 1.0)
+    share = weight / weight.sum(1, keepdims=True)
+    kind = (rng.uniform(size=(len(sample), 1)) > np.cumsum(share, 1)).sum(1)
+    names = {"sample": np.array(list("abcdef"))[sample], "condition": np.where(sample < 3, "control", "treated")}
+    x = CENTRES[kind] + rng.normal(size=(len(sample), 5))
+    adata = AnnData(obs=pd.DataFrame(names, index=[f"cell{i}" for i in range(len(sample))]), obsm={"X_pca": x})
+    groups = {"condition_key": "condition", "treatment": "treated", "reference": "control"}
+    scratio.tl.differential_abundance(adata, **groups, sample_key="sample", effort="quick")
+    truth = np.log(share[-1] / share[0])[kind]
+    assert np.sqrt(((adata.obs["da_log_ratio"] - truth) ** 2).mean()) < 0.5 * np.sqrt((truth**2).mean())
 
 
 def test_differences_between_donors_are_not_taken_for_an_effect(thorough):

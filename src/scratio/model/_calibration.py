@@ -12,6 +12,7 @@ from scipy.special import expit, softmax
 
 from scratio._constants import SIGNIFICANT
 from scratio.model._closed_forms import ABUNDANCES, ClosedForms
+from scratio.model._shares import shares_of
 from scratio.module import ClosedFormDensities, Condition, PotentialNetwork, select_members
 from scratio.stats import bounded_loss, posterior_weights
 from scratio.train import CellDataModule
@@ -21,7 +22,7 @@ NONE, NETWORK = "none", "network"
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Cells that the members of a fold hold out, one member after the other.
+    """Cells that the members of a fold are judged by, one member after the other.
 
     Parameters
     ----------
@@ -53,8 +54,14 @@ def calibrate(
     *,
     groups: np.ndarray | None,
     with_network: bool,
+    unseen: list[np.ndarray] | None = None,
 ) -> dict[str, Any]:
-    """Weigh the network and the closed forms by the labels that the members of each fold held out.
+    """Weigh the network and the closed forms by labels of cells that they were not trained on.
+
+    These are the cells that the members of each fold held out. If samples are to be told from each other but are too
+    few for members to hold some out, they are the cells of the fold itself. The weights of a fold are then those that
+    the labels of all other folds support, so that its own labels stay unseen (stacking by cross-validation, Wolpert
+    1992).
 
     1. One closed form is chosen for the data set: the simplest one whose held-out loss is within two standard errors of
        the best loss. Having no closed form counts as the simplest choice.
@@ -79,6 +86,9 @@ def calibrate(
         Sample of every cell, if cells of a sample are to count as one piece of evidence.
     with_network
         Whether the network takes part.
+    unseen
+        Rows of the cells of samples that the members of each fold have not seen, shape (n_members, n) each; None where
+        members hold out cells that tell enough.
 
     Returns
     -------
@@ -86,11 +96,12 @@ def calibrate(
     """
     rows = [split.train for split in data.splits]
     fitted = {name: forms.fit(name, rows) for name in forms.names}
-    folds = _held_out(network, fitted, data, groups)
+    folds = _held_out(network, fitted, data, groups, unseen)
+    learnt = folds if unseen is None else [_joined(folds[:place] + folds[place + 1 :]) for place in range(len(folds))]
     chosen, losses = _choose(folds, [name for name in fitted if name != ABUNDANCES])
     used = [*([NETWORK] if with_network else []), *([] if chosen == NONE else [chosen])]
     used += [ABUNDANCES] if ABUNDANCES in fitted else []
-    weights = _with_silenced_terms(folds, [_regression(fold, used) for fold in folds])
+    weights = _with_silenced_terms(folds, [_regression(fold, used) for fold in learnt])
     alone = [{chosen: np.ones(network.n_terms)} for _ in folds] if chosen != NONE else [{} for _ in folds]
     alone = _with_silenced_terms(folds, alone)
     probability = 0.0 if chosen == NONE else _probability(folds, weights, alone)
@@ -115,23 +126,45 @@ def _held_out(
     fitted: dict[str, ClosedFormDensities],
     data: CellDataModule,
     groups: np.ndarray | None,
+    unseen: list[np.ndarray] | None,
 ) -> list[HeldOut]:
-    """Parts of the potential for the cells that the members of every fold hold out."""
+    """Parts of the potential for the cells that every fold is judged by."""
     batches, size, folds = data.val_dataloader(), data.config.ensemble_size, []
-    x, codes, values = batches.cells
     for start in range(0, network.n_members, size):
         here = slice(start, start + size)
+        rows = batches.rows[here] if unseen is None else unseen[start // size]
+        x, codes, values = data.gather(rows)
         members = select_members(network, range(start, start + size)).to(x.device)
         own_forms = [select_members(form, range(start, start + size)) for form in fitted.values()]
         with torch.no_grad():
-            parts = members.parts(x[here], own_forms).flatten(2, 3).double().numpy()
-            own = members.index(Condition(codes[here], values[here])).flatten().numpy()
-            base = members.log_held_out_shares.expand(-1, x.shape[1], -1).flatten(0, 1).double().numpy()
-        of_cells = None
-        if groups is not None:
-            of_cells = np.unique(groups[batches.rows[here].ravel()], return_inverse=True)[1]
-        folds.append(HeldOut(base, dict(zip([NETWORK, *fitted], parts, strict=True)), own, of_cells))
+            parts = members.parts(x, own_forms).flatten(2, 3).double().numpy()
+            own = members.index(Condition(codes, values)).numpy()
+            base = members.log_held_out_shares[:, 0].double().numpy()
+        if unseen is not None:
+            base = np.log(np.stack([shares_of(of_member, base.shape[1]) for of_member in own]))
+        folds.append(
+            HeldOut(
+                np.repeat(base, rows.shape[1], axis=0),
+                dict(zip([NETWORK, *fitted], parts, strict=True)),
+                own.ravel(),
+                None if groups is None else np.unique(groups[rows.ravel()], return_inverse=True)[1],
+            )
+        )
     return folds
+
+
+def _joined(folds: list[HeldOut]) -> HeldOut:
+    """Cells of several folds, which have no sample in common."""
+    groups = [np.zeros(0, dtype=int)]
+    for fold in folds:
+        if fold.groups is not None:
+            groups.append(fold.groups + groups[-1].max(initial=-1) + 1)
+    return HeldOut(
+        np.concatenate([fold.base for fold in folds]),
+        {name: np.concatenate([fold.parts[name] for fold in folds], axis=1) for name in folds[0].parts},
+        np.concatenate([fold.codes for fold in folds]),
+        np.concatenate(groups),
+    )
 
 
 def _choose(folds: list[HeldOut], names: list[str]) -> tuple[str, dict[str, float]]:

@@ -26,12 +26,16 @@ def set_shares(network: PotentialNetwork, index: np.ndarray, data: CellDataModul
     n = len(network.combinations)
 
     def shares(rows: list[np.ndarray]) -> Tensor:
-        counts = np.stack([np.bincount(index[own], minlength=n) for own in rows])
-        # A combination that a member has no cell of has no share that could be divided out.
-        kept = np.maximum(counts, 0.5)
-        return torch.from_numpy(kept / kept.sum(1, keepdims=True)).float()
+        return torch.from_numpy(np.stack([shares_of(index[own], n) for own in rows])).float()
 
     network.set_shares(shares([split.train for split in data.splits]), shares(list(data.val_dataloader().rows)))
+
+
+def shares_of(codes: np.ndarray, n_combinations: int) -> np.ndarray:
+    """Share of each combination among cells, from the combination of every cell."""
+    # A combination without a cell has no share that could be divided out.
+    kept = np.maximum(np.bincount(codes, minlength=n_combinations), 0.5)
+    return kept / kept.sum()
 
 
 def combination_of(network: PotentialNetwork, condition: Condition) -> np.ndarray:

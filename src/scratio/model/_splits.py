@@ -10,7 +10,7 @@ from scratio._random import child_seed
 from scratio.stats import disjoint_parts, grouped_folds, most_folds, stratified_folds
 from scratio.train import MemberSplit
 
-_FOLDS, _VALIDATION = 11, 12
+_FOLDS, _VALIDATION, _UNSEEN = 11, 12, 24
 
 ROW = np.int32
 """Type of row numbers, of which every member has a list. It takes half the memory of the default type."""
@@ -101,6 +101,41 @@ class Splits:
             own[split.train] = 1.0
         size = known.sum(1)
         return 1.0 - (known @ known.T) / np.sqrt(np.outer(size, size))
+
+    def unseen(self, groups: np.ndarray | None, most: int, random_state: int) -> list[np.ndarray] | None:
+        """Cells of samples that the members of a fold have not seen: those of the fold itself.
+
+        Parameters
+        ----------
+        groups
+            Sample of every cell.
+        most
+            Largest number of cells of a member.
+        random_state
+            Seed.
+
+        Returns
+        -------
+        Rows of each fold, dealt to its members, each of shape (n_members, n). None without samples or folds, and where
+        members hold out whole samples of their own, which tell the same.
+        """
+        if groups is None or self.folds is None:
+            return None
+        n_members = len(self.members) // self.n_folds
+        if all(_is_apart(groups, split) for split in self.members[::n_members]):
+            return None
+        found = []
+        for fold in range(self.n_folds):
+            rng = np.random.default_rng(child_seed(random_state, _UNSEEN, fold))
+            rows = rng.permutation(np.flatnonzero(self.folds == fold))
+            size = min(len(rows) // n_members, most)
+            found.append(rows[: n_members * size].reshape(n_members, size))
+        return found
+
+
+def _is_apart(groups: np.ndarray, split: MemberSplit) -> bool:
+    """Whether a member holds out whole samples."""
+    return not np.intersect1d(groups[split.train], groups[split.validation]).size
 
 
 def check_groups(strata: np.ndarray, groups: np.ndarray, n_folds: int, group_key: str) -> None:

@@ -107,8 +107,11 @@ def train_and_calibrate(plan: Plan, network: FlowNetwork) -> Fitted:
     if isinstance(network, PotentialNetwork) and plan.settings.early_stopping:
         with _timed(seconds, "calibration"), phase("calibrating"):
             forms = ClosedForms(network, plan.x, plan.condition, plan.strata, plan.settings.random_state)
-            with_network = plan.effort == "default"
-            fitted.calibration = calibrate(network, forms, data, groups=plan.groups, with_network=with_network)
+            with_network, settings = plan.effort == "default", plan.settings
+            unseen = plan.splits.unseen(plan.groups, settings.n_validation, settings.random_state)
+            fitted.calibration = calibrate(
+                network, forms, data, groups=plan.groups, unseen=unseen, with_network=with_network
+            )
     return fitted
 
 
@@ -185,7 +188,8 @@ class TrainingModel(ScoringModel):
         group_key
             Column of ``obs`` with donors or samples. All cells of a donor or sample then go into the same fold, so that
             each cell is scored by networks that were trained on no cell of its sample. Whole samples are held out for
-            validation too. There can be at most as many folds as a condition has samples.
+            validation too. Where they are too few for that, network and closed forms of a fold get their weights from
+            the labels of other folds. There can be at most as many folds as a condition has samples.
         validation_size
             Share of the training cells that each member holds out for validation. Members hold out different cells. By
             default a tenth. With few cells more are held out, up to a third, so that the members of a fold hold out 500

@@ -19,10 +19,10 @@ from scratio.tl._samples import FDR, NeighborhoodTest
 TOLERANCE = 0.15
 """Deviation of the slope from 1 that does not matter."""
 APART = (
-    "Yet they are large: samples lie apart in the embedding, as batches or donors do. Integrate the samples first, for "
-    "example by Harmony or scVI. Until then read the tested effect, which suffers less."
+    "What the networks learn from some samples is the opposite in others, as where batches or donors lie apart in the "
+    "embedding: integrate the samples, for example by Harmony or scVI, and compare again."
 )
-"""Of large differences that no other sample shows."""
+"""Of a slope that is clearly negative."""
 LITTLE_OVERLAP, FEW_SUPPORTED, FEW_EFFECTIVE, RARE = 0.1, 0.9, 50.0, 0.02
 
 
@@ -164,8 +164,7 @@ def _of_slope(row: dict[str, Any], held_out: str) -> str:
         return f"Too cautious ({measured}): differences are larger than the log ratios say."
     if high < 1.0 and low <= 0.0:
         text = f"Not borne out ({measured}): differences do not carry over to {held_out} the networks have not seen."
-        is_large = row["overlap"] < LITTLE_OVERLAP or _effective(row) < FEW_EFFECTIVE
-        return f"{text} {APART}" if held_out == "samples" and is_large else text
+        return f"{text} {APART}" if held_out == "samples" and high < 0.0 else text
     if high < 1.0:
         return f"Too bold ({measured}): differences are smaller than the log ratios say."
     return (
