@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import anndata
 import matplotlib.pyplot as plt
 import numpy as np
@@ -184,3 +186,18 @@ def test_the_plot_refuses_what_is_not_there(result):
         scratio.pl.batch_effect(result, key="nothing")
     with pytest.raises(KeyError, match="donor"):
         scratio.pl.batch_effect(result, groupby="donor")
+
+
+def test_a_column_that_leaves_most_cells_out_is_asked_about():
+    rng = np.random.default_rng(0)
+    batch = np.r_[np.repeat(["a", "b"], [40, 25]), [f"alone {number}" for number in range(100)]]
+    adata = AnnData(obs=pd.DataFrame({"batch": batch}, index=[f"cell{i}" for i in range(165)]))
+    adata.obsm["X_pca"] = rng.normal(size=(165, 2))
+    quick = {"train_kwargs": {"effort": "quick"}}
+    with pytest.warns(UserWarning, match=r"100 of 165 cells are not scored.*fewer than n_folds=5 cells. Are these"):
+        scratio.tl.batch_effect(adata, batch_key="batch", **quick)
+    assert adata.obs["batch_effect_log_ratio"].notna().sum() == 65
+    # A few cells of small batches are usual.
+    few = adata[:67].copy()
+    with warnings.catch_warnings(action="error", category=UserWarning):
+        scratio.tl.batch_effect(few, batch_key="batch", **quick)

@@ -6,6 +6,7 @@ import random
 import warnings
 
 import anndata
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -122,8 +123,25 @@ def test_other_analyses_have_their_main_table():
     adata = cells()
     scratio.tl.batch_effect(adata, batch_key="condition", train_kwargs={"max_steps": 20, "progress_bar": False})
     assert set(scratio.get.table(adata, key="batch_effect")["by"]) == {"all", "condition"}
-    with pytest.raises(KeyError, match="diagnostics"):
-        scratio.get.diagnostics(adata, key="batch_effect")
+    for name in ("diagnostics", "neighborhoods", "regions"):
+        # Not "pass sample_key", which this analysis does not take.
+        with pytest.raises(KeyError, match="is of the analysis 'batch_effect', which has no table") as refused:
+            GETTERS[name](adata, key="batch_effect")
+        assert "sample_key" not in str(refused.value)
+    with pytest.raises(KeyError, match="is of the analysis 'batch_effect' and has no table 'diagnostics'"):
+        scratio.pl.calibration(adata, key="batch_effect")
+
+
+def test_log_ratios_of_several_embeddings_are_found_by_the_keys_that_the_refusal_names():
+    adata = cells()
+    adata.obsm["X_other"] = adata.obsm["X_pca"] + 1.0
+    representations = ["X_pca", "X_other"]
+    scratio.tl.batch_effect(adata, batch_key="condition", use_rep=representations, train_kwargs={"effort": "quick"})
+    keys = r"Keys with log ratios: \['batch_effect_X_pca', 'batch_effect_X_other'\]"
+    with pytest.raises(KeyError, match=keys):
+        scratio.pl.violin(adata, groupby="donor", key="batch_effect")
+    assert scratio.pl.violin(adata, groupby="donor", key="batch_effect_X_other") is not None
+    plt.close("all")
 
 
 # --- a modality of a MuData ------------------------------------------------------------------------------------------

@@ -239,6 +239,15 @@ def test_violin_spans_the_values_of_each_group_and_marks_their_quartiles(adata):
         np.testing.assert_allclose(sorted(drawn), np.quantile(values, [0.25, 0.5, 0.75]), rtol=1e-6)
 
 
+def test_violin_refuses_a_number_of_each_cell_at_once():
+    adata = scratio.datasets.gaussians(n_cells=200, n_dims=2)
+    adata.obs["n_counts"] = np.arange(200) + 1_000.0
+    with pytest.raises(ValueError, match=r"obs\['n_counts'\] has 200 values, too many for a violin each.*pandas.cut"):
+        scratio.pl.violin(adata, groupby="n_counts", key="true_log_ratio")
+    ax = scratio.pl.violin(adata, groupby="n_counts", key="true_log_ratio", order=[1_000.0, 1_001.0])
+    assert len(ax.get_yticklabels()) == 2
+
+
 def test_violin_is_coloured_by_the_median(adata):
     ax = scratio.pl.violin(adata, groupby="group", saturation=1.0)
     supported = adata.obs[adata.obs["da_support"]]

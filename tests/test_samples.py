@@ -56,6 +56,12 @@ def planted() -> AnnData:
 # --- what is found -------------------------------------------------------------------------------------------------
 
 
+def test_neighbourhoods_are_categories_in_the_order_of_their_numbers(planted):
+    names = planted.obs["da_neighborhood"].cat.categories
+    assert list(names) == [str(number) for number in range(len(names))]
+    assert len(names) > 10
+
+
 def test_a_planted_difference_is_found_and_little_else(planted):
     found, is_planted = planted.obs["da_qvalue"] < 0.1, planted.obs["kind"] == 0
     assert found[is_planted].mean() > 0.8

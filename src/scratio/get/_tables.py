@@ -19,6 +19,8 @@ TEXTS = {
     "verdict",
 }  # fmt: skip
 """Columns of texts, which files return as categories, or as numbers if they are empty."""
+TESTED = ("differential_abundance", "association")
+"""Analyses that test across samples."""
 TEST = "pass sample_key= to scratio.tl.differential_abundance, which then tests across samples"
 
 
@@ -306,6 +308,9 @@ def _stored(adata: AnnData, key: str, name: str, how: str) -> pd.DataFrame:
     """Table of a result, or a refusal that says how to get it."""
     result = _result(adata, key)
     if not isinstance(result.get(name), pd.DataFrame):
+        analysis = result.get("analysis")
+        if analysis not in TESTED:
+            raise KeyError(f"uns[{key!r}] is of the analysis {analysis!r}, which has no table {name!r}")
         raise KeyError(f"uns[{key!r}] has no table {name!r}; {how}")
     return _tidy(result[name])
 

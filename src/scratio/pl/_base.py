@@ -24,7 +24,7 @@ from matplotlib.figure import Figure, FigureBase
 from matplotlib.patheffects import withStroke
 from matplotlib.pyplot import get_cmap
 
-from scratio._check import category_of, check_anndata
+from scratio._check import category_of, check_anndata, is_result
 
 # ColorBrewer's RdBu, which colour-blind readers can tell apart, with a middle that shows on a white page and is far
 # from grey: in white, cells without a difference would be invisible.
@@ -59,9 +59,11 @@ def result_columns(adata: AnnData, key: str, group: str | None = None) -> tuple[
         return _column_of(adata, f"{key}_log_ratio", group), _support_of(adata, key, group)
     column = f"{key}_log_ratio" if f"{key}_log_ratio" in adata.obs else key
     if column not in adata.obs:
+        others = [name.removesuffix("_log_ratio") for name in map(str, adata.obs) if name.endswith("_log_ratio")]
+        there = f"Keys with log ratios: {others}" if others else f"Found: {list(adata.obs.columns)}"
         raise KeyError(
             f"obs has neither {key + '_log_ratio'!r} nor {key!r}; run scratio.tl.differential_abundance(adata, ..., "
-            f"key_added={key!r}) first. Found: {list(adata.obs.columns)}"
+            f"key_added={key!r}) first. {there}"
         )
     support = f"{key}_support"
     return adata.obs[column], _as_bool(adata.obs[support]) if support in adata.obs else None
@@ -94,7 +96,10 @@ def stored_result(adata: AnnData, key: str, table: str, tool: str) -> Mapping[st
     """Result of an analysis in ``uns`` that holds a table."""
     check_anndata(adata)
     if key not in adata.uns or table not in adata.uns[key]:
-        raise KeyError(f"uns has no result {key!r}; run scratio.tl.{tool}(adata, ..., key_added={key!r}) first")
+        lacks = f"uns has no result {key!r}"
+        if key in adata.uns and is_result(adata.uns[key]):
+            lacks = f"uns[{key!r}] is of the analysis {adata.uns[key]['analysis']!r} and has no table {table!r}"
+        raise KeyError(f"{lacks}; run scratio.tl.{tool}(adata, ..., key_added={key!r}) first")
     return adata.uns[key]
 
 

@@ -18,6 +18,8 @@ from scratio.pl._base import LABEL, finish, new_axes, result_columns, signed_sca
 FENCE, FEW, MARGIN, BEYOND = 3.0, 0.05, 0.05, 1.5
 """Interquartile ranges beyond the quartiles from which on a cell is far out; share of a group's cells that may be far
 out, or one cell; share of the other cells' range that is left free beside it; times that the axis gets shorter."""
+MOST_GROUPS = 100
+"""Largest number of violins. A number of the cells has thousands of values, which would take minutes to draw."""
 WIDTH, LETTERS, LETTER = 6.0, 25, 0.075
 """Width in inches of the figure for names of so many letters, and of each further letter."""
 
@@ -80,7 +82,7 @@ def violin(
     TypeError
         If an argument is not one of seaborn's.
     ValueError
-        If no cell has a value, or ``order`` names a group without cells.
+        If no cell has a value, ``order`` names a group without cells, or there are more than 100 groups.
 
     See Also
     --------
@@ -112,6 +114,11 @@ def violin(
     if unknown := [name for name in rows if name not in medians]:
         raise ValueError(
             f"obs[{groupby!r}] has no cells with a log ratio in {unknown[0]!r}; found: {list(medians.index)}"
+        )
+    if len(rows) > MOST_GROUPS:
+        raise ValueError(
+            f"obs[{groupby!r}] has {len(rows):,} values, too many for a violin each (at most {MOST_GROUPS}); name some "
+            "in order, or make categories of numbers with pandas.cut"
         )
     table = table[table["group"].isin(rows)]
     defaults = {"inner": "quart", "linewidth": 0.8, "density_norm": "width", "cut": 0, "legend": False}

@@ -24,7 +24,7 @@ from scratio.stats import robust_coordinates
 from scratio.tl._cross_fit import with_columns
 from scratio.tl._fingerprint import data_fingerprint
 from scratio.tl._sample_design import MIN_CELLS, SampleSettings, samples_with_numbers
-from scratio.tl._samples import FDR, assign_neighborhoods, compare, neighborhood_table, samples_table
+from scratio.tl._samples import FDR, assign_neighborhoods, compare, named, neighborhood_table, samples_table
 from scratio.tl._write import begin, check_key_added, finish, record
 
 RESULTS = ("effect", "effect_std", "effect_per_sd", "pvalue", "qvalue")
@@ -146,8 +146,7 @@ def association(
     table.insert(4, "effect_per_sd", table["effect"] * numbers.std())
     target = begin(adata, key_added, copy)
     with_columns(target, cells.obs_names, {f"{key_added}_{name}": table[name].to_numpy()[place] for name in RESULTS})
-    names = pd.Series(place.astype(str), index=cells.obs_names, dtype="category")
-    target.obs[f"{key_added}_neighborhood"] = names.reindex(target.obs_names)
+    target.obs[f"{key_added}_neighborhood"] = named(place, cells.obs_names).reindex(target.obs_names)
     params = {"key": key, "use_rep": use_rep, **vars(settings), "random_state": random_state}
     tables: dict[str, Any] = {"neighborhoods": table, "samples": samples_table({key: samples}, {key: found})}
     tables["samples"] = tables["samples"].drop(columns="treatment")

@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from pandas.api.types import is_list_like
 
-from scratio._check import check_anndata, check_categories, check_embedding, check_unique_names, source_of
+from scratio._check import check_anndata, check_categories, check_embedding, check_unique_names, source_of, warn_user
 from scratio._modality import takes_modality
 from scratio._progress import expect_work, one_bar
 from scratio.model import OWN
@@ -20,6 +20,8 @@ from scratio.tl._write import begin, check_key_added, finish, history_tables, re
 
 COLUMNS = ("n_cells", "mean", "median", "median_magnitude", "ceiling", "batches_left")
 """What the summary says of the cells of a row."""
+MOST_LEFT_OUT = 0.05
+"""Share of cells without a score that is usual: small batches of rare types."""
 
 
 @takes_modality
@@ -174,6 +176,11 @@ def _cells(adata: AnnData, keys: list[str], embeddings: list[str], n_folds: int)
         raise ValueError(
             f"obs[{keys[0]!r}] has {len(batches)} batches with at least n_folds={n_folds} cells"
             f"{' of one label' if len(keys) > 1 else ''}: {batches}; at least 2 are needed"
+        )
+    if rows.mean() < 1.0 - MOST_LEFT_OUT:
+        warn_user(
+            f"{(~rows).sum():,} of {len(rows):,} cells are not scored: their labels in obs[{keys}] have fewer than "
+            f"n_folds={n_folds} cells. Are these the right columns?"
         )
     return AnnData(obs=obs[rows], obsm={name: value[rows] for name, value in x.items()})
 

@@ -24,6 +24,7 @@ from scratio.tl._samples import (
     NeighborhoodTest,
     assign_neighborhoods,
     compare,
+    named,
     neighborhood_table,
     samples_of_all,
     samples_table,
@@ -258,7 +259,7 @@ def _computed(
     tests: dict[str, NeighborhoodTest] = {}
     if samples:
         place = assign_neighborhoods(model.embedding(used), settings.random_state)
-        neighborhood = pd.Series(place.astype(str), index=used.obs_names, dtype="category")
+        neighborhood = named(place, used.obs_names)
         with phase("testing"):
             tested, tests, further["neighborhoods"] = _test(model, used, place, question, samples, settings)
         results |= tested

@@ -62,6 +62,12 @@ def assign_neighborhoods(x: np.ndarray, random_state: int) -> np.ndarray:
     return neighborhoods(x, int(child_seed(random_state, _NEIGHBORHOODS) % 2**32))
 
 
+def named(neighborhoods: np.ndarray, index: pd.Index) -> pd.Series:
+    """Numbers of neighbourhoods as categories in the order of the numbers."""
+    names = [str(number) for number in range(neighborhoods.max() + 1)]
+    return pd.Series(pd.Categorical.from_codes(neighborhoods, names), index=index)
+
+
 def compare(
     x: np.ndarray,
     neighborhood: np.ndarray,
