@@ -16,6 +16,7 @@ from matplotlib.colors import Normalize, to_hex, to_rgba
 
 import scratio
 from scratio.pl._base import DIVERGING, UNSUPPORTED
+from scratio.pl._names import write_names
 
 GREY = UNSUPPORTED
 
@@ -749,3 +750,21 @@ def test_one_of_several_images_has_to_be_named(adata):
     assert len(scratio.pl.spatial(adata, library_id="one").images) == 1
     with pytest.raises(KeyError, match="no key 'tissue'"):
         scratio.pl.spatial(adata, basis="tissue", library_id="one")
+
+
+@pytest.mark.parametrize("upwards", [False, True])
+def test_names_do_not_cover_each_other_and_stay_in_the_axes(upwards):
+    fig, ax = plt.subplots(figsize=(4, 4), layout="constrained")
+    ax.set(xlim=(0.0, 1.0), ylim=(0.0, 1.0))
+    # Long and short names at one place, at both edges, and between two others.
+    places = {"CD14+ Monocytes": (0.02, 0.5), "B cells": (0.03, 0.5), "a": (0.04, 0.51), "CD4 T cells": (0.98, 0.5)}
+    places |= {f"mixed {number}": (0.5, 0.5 + 0.005 * number) for number in range(5)} | {"alone": (0.3, 0.1)}
+    write_names(ax, places, upwards=upwards)
+    fig.canvas.draw()
+    boxes, inside = [text.get_window_extent() for text in ax.texts], ax.get_window_extent()
+    assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
+    assert all(inside.x0 - 1.0 <= box.x0 and box.x1 <= inside.x1 + 1.0 for box in boxes)
+    # A name that hits nothing stays.
+    (alone,) = [text for text in ax.texts if text.get_text() == "alone"]
+    np.testing.assert_allclose(alone.get_position(), places["alone"])
+    plt.close(fig)

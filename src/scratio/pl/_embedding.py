@@ -18,7 +18,6 @@ from pandas.api.types import is_list_like
 from scratio._check import check_anndata, check_obs_key
 from scratio._modality import takes_modality
 from scratio.pl._base import (
-    HALO,
     LABEL,
     UNSUPPORTED,
     SignedScale,
@@ -28,6 +27,7 @@ from scratio.pl._base import (
     signed_scale,
     style_of,
 )
+from scratio.pl._names import write_names
 
 WIDTH, HEIGHT, MOST_COLUMNS = 5.5, 4.5, 4
 RASTERIZED = 50_000
@@ -168,7 +168,7 @@ def embedding(
         scale.bar(axes if len(axes) > 1 else axes[0], location=bar_place)
     if names is not None:
         for panel in axes:
-            _write_names(panel, np.asarray(adata.obsm[basis])[:, dimensions], names)
+            write_names(panel, _middles(np.asarray(adata.obsm[basis])[:, dimensions], names), upwards=True)
     return finish(axes if len(axes) > 1 else axes[0], show, return_fig)
 
 
@@ -248,23 +248,10 @@ def say_why_grey(ax: Axes, values: pd.Series, support: pd.Series | None, has_gro
         ax.legend(handles=[mark], loc="best", frameon=False, fontsize="small")
 
 
-def _write_names(ax: Axes, coordinates: np.ndarray, names: pd.Series) -> None:
-    """Write the name of each group at the median of its cells, higher where another name stands there."""
-    middles = [
-        (np.median(coordinates[rows], axis=0), name)
-        for name, rows in names.groupby(names, observed=True).indices.items()
-    ]
-    ax.figure.canvas.figure.draw_without_rendering()
-    taken: list[Any] = []
-    for (x, y), name in sorted(middles, key=lambda middle: middle[0][1]):
-        text = ax.text(x, y, str(name), ha="center", va="center", fontsize="small", path_effects=HALO, parse_math=False)
-        box = text.get_window_extent()
-        while below := [other for other in taken if box.overlaps(other)]:
-            box = box.translated(0.0, max(other.y1 for other in below) - box.y0 + 1.0)
-        taken.append(box)
-        shift = box.y0 - text.get_window_extent().y0
-        if shift:
-            text.set_position((x, ax.transData.inverted().transform(ax.transData.transform((x, y)) + (0.0, shift))[1]))
+def _middles(coordinates: np.ndarray, names: pd.Series) -> dict[str, np.ndarray]:
+    """Median of the cells of each group."""
+    groups = names.groupby(names, observed=True).indices
+    return {str(name): np.median(coordinates[rows], axis=0) for name, rows in groups.items()}
 
 
 def draw_order(values: np.ndarray) -> np.ndarray:

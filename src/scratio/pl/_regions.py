@@ -14,7 +14,7 @@ from scratio._check import category_of, check_obs_key
 from scratio._modality import takes_modality
 from scratio.pl._base import UNSUPPORTED, finish, new_axes, style_of
 from scratio.pl._embedding import basis_of, name_axes, point_size
-from scratio.pl._tested import write_names
+from scratio.pl._names import write_names
 
 MORE, LESS, MOST_NAMES = "Reds_d", "Blues_d", 8
 """Families of colours by the sign of the effect; number of regions that get a name, the largest ones."""

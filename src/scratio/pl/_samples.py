@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from scratio import get
 from scratio._modality import takes_modality
 from scratio.pl._base import DIVERGING, finish, new_axes, style_of
-from scratio.pl._tested import areas, write_names
+from scratio.pl._names import write_names
+from scratio.pl._tested import areas
 
 SIDES = ("reference", "treatment")
 COLOURS = {"reference": DIVERGING(0.15), "treatment": DIVERGING(0.85)}

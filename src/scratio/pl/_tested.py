@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from matplotlib.axes import Axes
 
 from scratio import get
 from scratio._check import category_of, check_obs_key
-from scratio.pl._base import HALO
 
 HALF, MIXED = 0.5, "mixed"
 EFFECT = "effect across samples (nats)"
@@ -73,29 +68,3 @@ def areas(counts: np.ndarray | pd.Series) -> np.ndarray:
     """Areas of points that are proportional to numbers of cells, within the limits that the eye can use."""
     numbers = np.asarray(counts, dtype=float)
     return np.clip(LARGEST * numbers / max(numbers.max(initial=0.0), 1.0), SMALLEST, None)
-
-
-def write_names(ax: Axes, names: Mapping[str, Any], **kwargs: Any) -> None:
-    """Write names with a white halo, each at its position, shifted up or down where the one before would be hit.
-
-    Parameters
-    ----------
-    ax
-        Axes with their final limits.
-    names
-        Positions by name, in units of the data.
-    **kwargs
-        Properties of the texts.
-    """
-    # Heights of a line of text in pixels, since limits of the two axes differ.
-    line = 1.25 * 10.0 * ax.get_figure().dpi / 72.0  # type: ignore[union-attr]
-    taken: list[np.ndarray] = []
-    for name, position in sorted(names.items(), key=lambda item: -item[1][1]):
-        pixel = ax.transData.transform(position)
-        for other in taken:
-            if abs(pixel[0] - other[0]) < 0.35 * line * len(name) and abs(pixel[1] - other[1]) < line:
-                pixel = np.array([pixel[0], other[1] - line])
-        taken.append(pixel)
-        x, y = ax.transData.inverted().transform(pixel)
-        style = {"fontsize": "small", "ha": "center", "va": "center", "path_effects": HALO, **kwargs}
-        ax.text(x, y, name, **style)

@@ -12,7 +12,8 @@ from matplotlib.lines import Line2D
 
 from scratio._modality import takes_modality
 from scratio.pl._base import UNSUPPORTED, finish, new_axes, signed_scale, style_of
-from scratio.pl._tested import EFFECT, annotated, areas, is_called, tested, write_names
+from scratio.pl._names import write_names
+from scratio.pl._tested import EFFECT, annotated, areas, is_called, tested
 
 
 @takes_modality
