@@ -79,6 +79,26 @@ def by_method(table: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def by_seeds(table: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
+    """Mean absolute errors over several seeds, of the tasks and methods that have them.
+
+    ``best_peer`` is the peer with the smallest error, and ``behind`` by how much ours is larger, with its standard error
+    over the seeds: all methods get the same samples, so that their errors are compared seed by seed.
+    """
+    several = table[table.groupby(["task", "method"])["seed"].transform("nunique") > 1]
+    rows = []
+    for task, own in with_common_seeds(several).groupby("task", sort=False):
+        errors = own.assign(size=own["error"].abs()).pivot_table(index="seed", columns="method", values="size")
+        names = [name for name in methods if name in errors]
+        row = {"task": task, "family": own["family"].iloc[0], "n_seeds": len(errors)}
+        peers = errors[[name for name in names if not name.startswith(OURS)]].mean()
+        if OURS in errors and len(peers):
+            behind = errors[OURS] - errors[peers.idxmin()]
+            row |= {"best_peer": peers.idxmin(), "behind": behind.mean(), "behind_standard_error": behind.sem()}
+        rows.append(row | errors[names].mean().to_dict())
+    return pd.DataFrame(rows)
+
+
 def by_family(table: pd.DataFrame) -> pd.DataFrame:
     """Errors of the log ratios of single pairs by family of tasks, each task counting once."""
     known = table[table["rmse"].notna()]
@@ -139,6 +159,7 @@ def write(path: Path, tasks: dict[str, str], methods: list[str], n_samples: int)
         "signed": by_task(table, methods, absolute=False),
         "methods": by_method(table, methods),
         "pointwise": by_family(table),
+        "seeds": by_seeds(table, methods),
     }
     for name, found in tables.items():
         found.to_csv(path.with_name(f"{path.stem}_{name}.csv"), index=False, float_format="%.3g")

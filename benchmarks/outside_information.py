@@ -29,8 +29,9 @@ that says why in ``failure``.
 Rows that the file has are not measured again, unless ``--again`` is given. Writes results/outside_information.csv, and
 from its rows the figure outside_information.png and tables: ``_summary.csv``, mean absolute errors by task and method,
 with the best method of each task and how far scratio is ``behind`` it; ``_signed.csv``, mean errors; ``_methods.csv``,
-errors and seconds by method; ``_pointwise.csv``, errors of scratio's log ratios by family of tasks. Methods are
-compared on the seeds of a task that all of them have. ``exact`` is the error of one who knows the densities.
+errors and seconds by method; ``_pointwise.csv``, errors of scratio's log ratios by family of tasks; ``_seeds.csv``, the
+tasks and methods with several seeds, compared seed by seed. Elsewhere methods are compared on the seeds of a task that
+all of them have. ``exact`` is the error of one who knows the densities.
 """
 
 from __future__ import annotations

@@ -112,3 +112,19 @@ def test_methods_are_compared_on_the_seeds_that_all_of_them_have(benchmark):
     expected = {"n_tasks": [2, 1], "n_failed": [0, 1], "error": [0.3, 0.15], "bias": [-0.15, -0.15]}
     expected |= {"largest": [0.4, 0.15], "n_best": [1, 1], "seconds": [1.5, 4.0], "cpu_seconds": [3.0, 8.0]}
     pd.testing.assert_frame_equal(of_methods[[*expected]], pd.DataFrame(expected, index=of_methods.index))
+
+
+def test_errors_are_compared_seed_by_seed_with_those_peers_that_have_several(benchmark):
+    module = benchmark("_information")
+    rows = [("easy", "scratio", seed, error) for seed, error in enumerate((0.3, -0.1, 0.2))]
+    rows += [("easy", "KSG", seed, error) for seed, error in enumerate((-0.1, -0.1, 0.4))]
+    # Left out: a seed that one method alone has, methods and tasks with one seed.
+    rows += [("easy", "CCA", 0, 0.0), ("easy", "scratio", 7, 9.0), ("hard", "scratio", 0, 1.0), ("hard", "KSG", 0, 0.0)]
+    table = pd.DataFrame(rows, columns=["task", "method", "seed", "error"]).assign(family="normal")
+    found = module.by_seeds(table, ["scratio", "KSG", "CCA"]).set_index("task")
+    assert found.index.tolist() == ["easy"]
+    assert found.loc["easy", ["n_seeds", "best_peer"]].tolist() == [3, "KSG"]
+    behind = np.array([0.2, 0.0, -0.2])
+    expected = [behind.mean(), behind.std(ddof=1) / np.sqrt(3), 0.2, 0.2]
+    columns = ["behind", "behind_standard_error", "scratio", "KSG"]
+    np.testing.assert_allclose(found.loc["easy", columns].astype(float), expected, atol=1e-12)
