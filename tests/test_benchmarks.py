@@ -275,10 +275,10 @@ def test_a_quick_benchmark_runs_through_and_writes_nothing(benchmark, name, monk
     said = capsys.readouterr().out
     assert len(said.splitlines()) >= 3
     # Where nothing is planted, neither the power of a test nor a slope on the truth is defined; a group of cells has
-    # no standard error across batches; real cells are not moved; most designs of batches have no moved type; and most
-    # methods of distances between samples are not in nats.
+    # no standard error across batches; real cells are not moved; most designs of batches have no moved type; most
+    # methods of distances between samples are not in nats; and only Milo calls cells by single neighbourhoods.
     undefined = ("batch_correction", "differential_abundance", "differential_abundance_counts", "fdrl")
-    undefined += ("significance", "significance_compared", "outside_batch", "outside_samples")
+    undefined += ("significance", "significance_compared", "outside_abundance", "outside_batch", "outside_samples")
     assert ("nan" in said.lower()) == (name in undefined)
     assert not list(tmp_path.iterdir())
 
