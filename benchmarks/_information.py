@@ -82,8 +82,8 @@ def by_method(table: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
 def by_seeds(table: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
     """Mean absolute errors over several seeds, of the tasks and methods that have them.
 
-    ``best_peer`` is the peer with the smallest error, and ``behind`` by how much ours is larger, with its standard error
-    over the seeds: all methods get the same samples, so that their errors are compared seed by seed.
+    ``best_peer`` is the peer with the smallest error, and ``behind`` by how much ours is larger, with its standard
+    error over the seeds: all methods get the same samples, so that their errors are compared seed by seed.
     """
     several = table[table.groupby(["task", "method"])["seed"].transform("nunique") > 1]
     rows = []

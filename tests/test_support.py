@@ -14,6 +14,7 @@ from scratio.model._splits import Splits
 from scratio.module import Condition
 from scratio.scoring import KeptCells, _kept
 from scratio.stats import grouped_folds, is_supported, moderated_error, most_folds, typicality
+from scratio.train import MemberSplit
 
 CONTRAST = {"numerator": {"condition": "treated"}, "denominator": {"condition": "control"}}
 CENTRES = 6.0 * np.eye(4, 5)
@@ -297,6 +298,14 @@ def test_cells_of_unseen_samples_are_those_of_the_fold_dealt_to_its_members():
         assert (splits.folds[rows] == fold).all()
         assert len(np.unique(rows)) == rows.size == 2 * ((splits.folds == fold).sum() // 2)
     assert [rows.shape for rows in splits.unseen(groups, 7, 0)] == [(2, 7)] * 3
+    # A fold of fewer cells than members has them come again.
+    folds, few = np.repeat([0, 1], [12, 3]), np.repeat(np.arange(4), [6, 6, 2, 1])
+    halves = [
+        MemberSplit(np.flatnonzero(folds != fold)[::2], np.flatnonzero(folds != fold)) for fold in folds[[0, 0, -1, -1]]
+    ]
+    first, second = Splits(15, folds, 2, [*halves[:2] * 2, *halves[2:] * 2], 0.5).unseen(few, 1_000, 0)
+    assert (first.shape, second.shape) == ((4, 3), (4, 1))
+    assert set(second.ravel()) == {12, 13, 14}
     # Nobody asks without samples, without folds, or where members hold out whole samples.
     assert Splits.drawn(groups % 2, None, 3, 2, 0.1, 0).unseen(None, 1_000, 0) is None
     assert Splits.drawn(groups % 2, groups, 1, 2, 0.1, 0).unseen(groups, 1_000, 0) is None

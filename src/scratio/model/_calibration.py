@@ -60,8 +60,8 @@ def calibrate(
 
     These are the cells that the members of each fold held out. If samples are to be told from each other but are too
     few for members to hold some out, they are the cells of the fold itself. The weights of a fold are then those that
-    the labels of all other folds support, so that its own labels stay unseen (stacking by cross-validation, Wolpert
-    1992).
+    the labels of all other folds support (stacking by cross-validation, Wolpert 1992); its own have a part in what is
+    decided for the whole data set alone.
 
     1. One closed form is chosen for the data set: the simplest one whose held-out loss is within two standard errors of
        the best loss. Having no closed form counts as the simplest choice.

@@ -128,8 +128,8 @@ class Splits:
         for fold in range(self.n_folds):
             rng = np.random.default_rng(child_seed(random_state, _UNSEEN, fold))
             rows = rng.permutation(np.flatnonzero(self.folds == fold))
-            size = min(len(rows) // n_members, most)
-            found.append(rows[: n_members * size].reshape(n_members, size))
+            # Fewer cells than members come again.
+            found.append(np.resize(rows, (n_members, min(max(len(rows) // n_members, 1), most))))
         return found
 
 
