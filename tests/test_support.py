@@ -300,10 +300,9 @@ def test_cells_of_unseen_samples_are_those_of_the_fold_dealt_to_its_members():
     assert [rows.shape for rows in splits.unseen(groups, 7, 0)] == [(2, 7)] * 3
     # A fold of fewer cells than members has them come again.
     folds, few = np.repeat([0, 1], [12, 3]), np.repeat(np.arange(4), [6, 6, 2, 1])
-    halves = [
-        MemberSplit(np.flatnonzero(folds != fold)[::2], np.flatnonzero(folds != fold)) for fold in folds[[0, 0, -1, -1]]
-    ]
-    first, second = Splits(15, folds, 2, [*halves[:2] * 2, *halves[2:] * 2], 0.5).unseen(few, 1_000, 0)
+    others = [np.flatnonzero(folds != fold) for fold in np.repeat([0, 1], 4)]
+    members = [MemberSplit(rows[::2], rows) for rows in others]
+    first, second = Splits(15, folds, 2, members, 0.5).unseen(few, 1_000, 0)
     assert (first.shape, second.shape) == ((4, 3), (4, 1))
     assert set(second.ravel()) == {12, 13, 14}
     # Nobody asks without samples, without folds, or where members hold out whole samples.
