@@ -12,6 +12,7 @@ from matplotlib.colors import to_hex
 from scipy.spatial.distance import squareform
 
 import scratio
+from scratio.model import ScRatio
 from scratio.stats import divergences
 
 SIZES = {"a": 900, "b": 90, "c": 600, "d": 300}
@@ -294,3 +295,70 @@ def test_groups_of_samples_are_coloured_as_scanpy_colours_them(result):
     with pytest.raises(KeyError, match="run scratio.tl.sample_distance"):
         scratio.pl.sample_distance(samples())
     plt.close("all")
+
+
+# --- what a review found --------------------------------------------------------------------------------------------
+
+
+def alike(sizes: list[int], shift: float = 0.0, seed: int = 0) -> AnnData:
+    """Samples of normal cells, each ``shift`` further along the first of ten dimensions."""
+    sample = np.repeat(np.arange(len(sizes)), sizes)
+    x = np.random.default_rng(seed).normal(size=(len(sample), 10))
+    x[:, 0] += shift * sample
+    names = np.array([f"s{number:03d}" for number in range(len(sizes))])[sample]
+    obs = pd.DataFrame({"sample": names}, index=[f"cell{i}" for i in range(len(sample))])
+    return AnnData(obs=obs, obsm={"X_pca": x})
+
+
+@pytest.mark.parametrize("sizes", [[10, 14], [30, 10, 20], [40, *[20] * 33]])
+def test_where_nothing_is_found_quickly_all_distances_are_zero(sizes):
+    # No closed form takes part: too few cells, or too many samples for abundances.
+    adata = alike(sizes)
+    scratio.tl.sample_distance(adata, sample_key="sample", effort="quick")
+    table = adata.uns["sample_distance"]["table"]
+    assert len(table) == len(sizes) * (len(sizes) - 1) // 2
+    assert table["distance"].max() < 0.5
+    assert table[["distance", "standard_error"]].notna().all().all()
+
+
+def test_more_samples_than_quick_closed_forms_are_refused_before_training(unchanged):
+    adata = alike([6] * 257)
+    with unchanged(adata), pytest.raises(ValueError, match=r"at most 256 samples; obs\['sample'\] has 257"):
+        scratio.tl.sample_distance(adata, sample_key="sample", effort="quick", min_cells=5)
+
+
+def test_training_cells_are_scored_out_of_fold_in_any_order_and_company(tmp_path):
+    adata = alike([100, 60, 80])
+    ScRatio.setup_anndata(adata, condition_keys=["sample"])
+    model = ScRatio(adata, n_folds=3)
+    # Overfitted, so that scores of networks that saw a cell would be nats too large.
+    model.train(max_steps=300, early_stopping=False, progress_bar=False)
+    expected = model.divergences(key="sample").symmetric
+    model.save(tmp_path / "model")
+    reverse = ScRatio.load(tmp_path / "model", adata=adata[::-1].copy()).divergences(key="sample").symmetric
+    np.testing.assert_allclose(reverse, expected, atol=1e-4)
+    fewer = ScRatio.load(tmp_path / "model", adata=adata[1:].copy()).divergences(key="sample").symmetric
+    np.testing.assert_allclose(fewer, expected, atol=0.2)
+    # Cells without the last or the middle sample: distances of the others are the same.
+    for left_out, kept in (("s002", [0, 1]), ("s001", [0, 2])):
+        own = adata[adata.obs["sample"] != left_out].copy()
+        found = ScRatio.load(tmp_path / "model", adata=own).divergences(key="sample")
+        np.testing.assert_allclose(found.symmetric, expected[np.ix_(kept, kept)], atol=1e-4)
+
+
+def test_a_sample_called_sample_can_be_written(tmp_path):
+    adata = alike([30, 40, 25], shift=1.0)
+    adata.obs["sample"] = adata.obs["sample"].replace({"s001": "sample"})
+    scratio.tl.sample_distance(adata, sample_key="sample", effort="quick")
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    read = anndata.read_h5ad(tmp_path / "cells.h5ad").uns["sample_distance"]["distance"]
+    assert list(read.index) == list(read.columns) == ["s000", "s002", "sample"]
+
+
+def test_groups_of_samples_that_were_renamed_are_refused():
+    adata = alike([30, 40, 25], shift=1.0)
+    adata.obs["group"] = np.where(adata.obs["sample"] == "s000", "a", "b")
+    scratio.tl.sample_distance(adata, sample_key="sample", effort="quick")
+    adata.obs["sample"] = "new " + adata.obs["sample"].astype(str)
+    with pytest.raises(ValueError, match=r"obs\['sample'\] has none of the samples of the result.*'s000'.*'new s000'"):
+        scratio.pl.sample_distance(adata, "group")

@@ -548,6 +548,12 @@ def test_a_site_with_one_sample_of_a_condition_is_refused_with_a_way_out(unchang
         score(adata, covariate_keys=["site"])
     score(adata, covariates="~ site")
     assert adata.obs["da_qvalue"].notna().all()
+    # What differs within samples cannot be held fixed by the test, so nobody is told to.
+    adata.obs["kind"] = adata.obs["kind"].astype(str)
+    adata.obs.loc[adata.obs_names[:2], "kind"] = "rare"
+    adata.obs.loc[adata.obs["donor"].isin(["d04", "d05"]) & (adata.obs["kind"] == "1"), "kind"] = "rare"
+    with pytest.raises(ValueError, match="Leave these cells or a covariate out$"):
+        score(adata, covariate_keys=["kind"])
 
 
 @pytest.mark.parametrize("at_once", [2**23, 700, 100])

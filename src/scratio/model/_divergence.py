@@ -77,6 +77,7 @@ class DivergenceModel(ScoringModel):
             raise ValueError(f"{key!r} is a continuous key; divergences are between categories")
         column = list(self.schema.categories).index(key)
         x, own = self._standardised(cells, finite=False), codes[:, column].numpy()
+        folds = self._folds_of_known(x, folds)
         kinds, group = np.unique(own, return_inverse=True)
         of_kinds = network.combinations[:, column].cpu().numpy()[:, None] == kinds
         sums = _Sums(network, of_kinds, self.n_members)
@@ -93,6 +94,8 @@ class DivergenceModel(ScoringModel):
         network, kept, n = self.module, self.kept, len(kinds)
         if kept is None or not isinstance(network, PotentialNetwork) or not network.is_calibrated:
             return np.zeros((0, n, n)), np.zeros(0)
+        # Kept cells of categories that these cells lack say nothing of the others.
+        kept = kept.part(np.flatnonzero(np.isin(kept.condition.codes[:, column].numpy(), kinds)))
         group = np.searchsorted(kinds, kept.condition.codes[:, column].numpy())
 
         def means(one: PotentialNetwork) -> np.ndarray:
@@ -101,6 +104,9 @@ class DivergenceModel(ScoringModel):
             return sums.of_networks().mean(0)
 
         whole, every = means(network), network.each_part()
+        if not every:
+            # Nothing was found anywhere.
+            return np.zeros((0, n, n)), np.zeros(0)
         alone = np.stack([means(part) - whole for _, part in every])
         return alone, np.array([share for share, _ in every])
 

@@ -161,15 +161,20 @@ class ScoringModel(EmbeddingModel):
             return cells, folds
         return cells[rows], None if folds is None else folds[rows]
 
+    def _folds_of_known(self, cells: StandardisedCells, folds: np.ndarray | None) -> np.ndarray | None:
+        """Folds of the cells, also of training cells in another AnnData; None if there are none among them."""
+        if folds is not None or self.known is None:
+            return folds
+        found = np.concatenate([self.known.folds_of(raw, otherwise=-1) for _, raw in slabs(cells.source)])
+        # If some cells are training cells, new cells are scored by the networks of one fold too. Then all cells have
+        # equally many members.
+        return np.maximum(found, 0) if (found >= 0).any() else None
+
     def _batches(
         self, cells: StandardisedCells, folds: np.ndarray | None, given: dict[str, Condition], batch_size: int
     ) -> Iterator[tuple[FlowNetwork, np.ndarray, np.ndarray, dict[str, Condition]]]:
         """Yield batches of cells: the network that may score them, their places, the cells, and their conditions."""
-        if folds is None and self.known is not None:
-            found = np.concatenate([self.known.folds_of(raw, otherwise=-1) for _, raw in slabs(cells.source)])
-            # If some cells are training cells, new cells are scored by the networks of one fold too. Then all cells
-            # have equally many members.
-            folds = np.maximum(found, 0) if (found >= 0).any() else None
+        folds = self._folds_of_known(cells, folds)
         networks = self._networks(folds is not None)
         for start, raw in slabs(cells.source):
             x = cells.standardise(raw).numpy()

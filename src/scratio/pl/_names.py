@@ -1,4 +1,4 @@
-"""Names written on data, where none covers another and none leaves the axes."""
+"""Names written on data, where none covers another and none leaves the axes at the sides."""
 
 from __future__ import annotations
 

@@ -65,10 +65,13 @@ def fit_model(
         strata = cells.obs.groupby(keys, observed=True).ngroup().to_numpy()
         n_folds = min(n_folds, most_folds(strata, np.unique(cells.obs[group_key], return_inverse=True)[1]))
         if n_folds < 2:
+            own = cells.obs.groupby(group_key, observed=True)
+            of_samples = [key for key in keys[1:] if own[key].nunique().max() == 1]
+            hint = f", or hold it fixed in the test alone: covariates={'~ ' + ' + '.join(of_samples)!r}"
+            way_out = f"Leave these cells or a covariate out{hint if of_samples else ''}"
             raise ValueError(
                 f"some cells of the same labels of {keys} all come from one of obs[{group_key!r}]; nothing could be "
-                "learnt about them from other samples. Leave these cells or a covariate out, or hold it fixed in the "
-                f"test alone: covariates={'~ ' + ' + '.join(keys[1:])!r}"
+                f"learnt about them from other samples. {way_out}"
             )
     model = ScRatio(cells, **{**settings.model_kwargs, "n_folds": n_folds})
     own = {"random_state": settings.random_state, "group_key": group_key, "effort": settings.effort}

@@ -20,6 +20,7 @@ from scratio._check import (
 )
 from scratio._modality import takes_modality
 from scratio._progress import expect_work, one_bar
+from scratio.model._closed_forms import MAX_SHARED
 from scratio.stats import Divergences
 from scratio.tl._cross_fit import FitSettings, fit_model
 from scratio.tl._fingerprint import data_fingerprint
@@ -106,9 +107,9 @@ def sample_distance(
     TypeError
         If the embedding is sparse or not numeric.
     ValueError
-        If fewer than 2 samples have enough cells, if a label is missing, if the embedding is not finite, if
-        ``model_kwargs`` names another parametrization, or if something that would be overwritten was not written by
-        scratio.
+        If fewer than 2 samples have enough cells, or more than 256 with ``effort="quick"``, if a label is missing, if
+        the embedding is not finite, if ``model_kwargs`` names another parametrization, or if something that would be
+        overwritten was not written by scratio.
 
     See Also
     --------
@@ -147,6 +148,11 @@ def sample_distance(
         )
     cells, samples = _cells(adata, sample_key, use_rep, max(min_cells, n_folds))
     names = samples.loc[samples["left_out"] == "", "sample"].tolist()
+    if effort == "quick" and len(names) > MAX_SHARED:
+        raise ValueError(
+            f"effort='quick' fits closed forms to at most {MAX_SHARED} samples; obs[{sample_key!r}] has {len(names)}. "
+            "Leave effort out, or take fewer samples"
+        )
     plan = check_key_added(adata, key_added, tables={sample_key: names}, reads={"obs": [sample_key], "obsm": [use_rep]})
     warn_of_left_out(samples, sample_key)
     expect_work(source_of(cells, use_rep).shape, [cells.n_obs], shown=settings.shows_progress)
@@ -180,7 +186,8 @@ def _cells(adata: AnnData, sample_key: str, use_rep: str, fewest: int) -> tuple[
 
 def _tables(found: Divergences) -> dict[str, Any]:
     """Square tables, a row for each pair, and the tree."""
-    names = pd.Index(found.groups, name="sample")
+    # Without a name: files refuse one that is also that of a column, as of a sample "sample".
+    names = pd.Index(found.groups)
     distance = np.maximum(found.symmetric, 0.0)
     first, second = np.triu_indices(len(names), k=1)
     pairs = {
