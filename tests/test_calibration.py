@@ -253,14 +253,6 @@ def test_the_verdict_says_what_is_the_matter(change, said):
     assert "sample_key" in verdict({**GOOD, **change}, "cells")
 
 
-def test_what_other_samples_contradict_is_put_down_to_samples_that_lie_apart():
-    null = {"slope": -0.5, "slope_standard_error": 0.1}
-    assert "integrate the samples" in verdict({**GOOD, **null}, "samples")
-    # A slope that may be 0 is chance, and without samples nobody knows.
-    assert "integrate" not in verdict({**GOOD, **null, "slope_standard_error": 0.3}, "samples")
-    assert "integrate" not in verdict({**GOOD, **null}, "cells")
-
-
 def test_no_verdict_says_more_than_the_slope_and_its_error_do():
     assert verdict({**GOOD, "slope": 1.1, "slope_standard_error": 0.02}, "cells").startswith("Calibrated")
     grid = product(

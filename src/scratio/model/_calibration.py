@@ -133,7 +133,8 @@ def _held_out(
     for start in range(0, network.n_members, size):
         here = slice(start, start + size)
         rows = batches.rows[here] if unseen is None else unseen[start // size]
-        x, codes, values = data.gather(rows)
+        # Held-out cells are read once.
+        x, codes, values = (part[here] for part in batches.cells) if unseen is None else data.gather(rows)
         members = select_members(network, range(start, start + size)).to(x.device)
         own_forms = [select_members(form, range(start, start + size)) for form in fitted.values()]
         with torch.no_grad():
@@ -147,23 +148,19 @@ def _held_out(
                 np.repeat(base, rows.shape[1], axis=0),
                 dict(zip([NETWORK, *fitted], parts, strict=True)),
                 own.ravel(),
-                None if groups is None else np.unique(groups[rows.ravel()], return_inverse=True)[1],
+                None if groups is None else groups[rows.ravel()],
             )
         )
     return folds
 
 
 def _joined(folds: list[HeldOut]) -> HeldOut:
-    """Cells of several folds, which have no sample in common."""
-    groups = [np.zeros(0, dtype=int)]
-    for fold in folds:
-        if fold.groups is not None:
-            groups.append(fold.groups + groups[-1].max(initial=-1) + 1)
+    """Cells of several folds."""
     return HeldOut(
         np.concatenate([fold.base for fold in folds]),
         {name: np.concatenate([fold.parts[name] for fold in folds], axis=1) for name in folds[0].parts},
         np.concatenate([fold.codes for fold in folds]),
-        np.concatenate(groups),
+        np.concatenate([fold.groups for fold in folds if fold.groups is not None]),
     )
 
 

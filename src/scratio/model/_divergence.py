@@ -40,7 +40,8 @@ class DivergenceModel(ScoringModel):
         Returns
         -------
         ``scratio.stats.Divergences``: names and numbers of cells of the groups, KL(row || column), the sum of both
-        directions, and their standard errors (NaN for a model of one network).
+        directions, and their standard errors (NaN for a model of one network, and where too few cells leave all weights
+        of the calibration at 0).
 
         Raises
         ------
@@ -87,7 +88,10 @@ class DivergenceModel(ScoringModel):
             sums.add(x.standardise(raw), group[here], None if folds is None else folds[here])
         names = [self.schema.categories[key][kind] for kind in kinds]
         parts = self._parts(of_kinds, kinds, column)
-        return divergences(names, *sums.moments(), sums.of_networks(), self._variance_factor(network), *parts)
+        # Where no part of the potential takes part, the divergences are 0, and nobody knows how wrong that is.
+        is_silent = network.is_calibrated and not bool(network.weights.any())
+        factor = np.nan if is_silent else self._variance_factor(network)
+        return divergences(names, *sums.moments(), sums.of_networks(), factor, *parts)
 
     def _parts(self, of_kinds: np.ndarray, kinds: np.ndarray, column: int) -> tuple[np.ndarray, np.ndarray]:
         """Mean log ratios by each part of the potential alone less those of all, over the kept cells, and its share."""
@@ -105,7 +109,6 @@ class DivergenceModel(ScoringModel):
 
         whole, every = means(network), network.each_part()
         if not every:
-            # Nothing was found anywhere.
             return np.zeros((0, n, n)), np.zeros(0)
         alone = np.stack([means(part) - whole for _, part in every])
         return alone, np.array([share for share, _ in every])

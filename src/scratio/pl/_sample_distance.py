@@ -153,7 +153,7 @@ def _groups(adata: AnnData, groupby: str, result: Any, samples: list[str]) -> li
             f"obs[{groupby!r}] must have one value for all cells of a sample; {name!r} in obs[{sample_key!r}] has "
             f"{sorted(values.get_group(name).unique())[:5]}"
         )
-    if not values.ngroups or not set(samples) & set(values.groups):
+    if not set(samples) & set(values.groups):
         raise ValueError(
             f"obs[{sample_key!r}] has none of the samples of the result, which are {samples[:5]}; it has "
             f"{sorted(values.groups)[:5]}"

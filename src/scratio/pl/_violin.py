@@ -108,18 +108,7 @@ def violin(
     if table.empty:
         raise ValueError(f"no cell has a log ratio with support and a label in obs[{groupby!r}]")
     medians = table.groupby("group")[LABEL].median().sort_values(ascending=False)
-    rows = list(dict.fromkeys(str(name) for name in (medians.index if order is None else order)))
-    if not rows:
-        raise ValueError("order is an empty list; name groups, or leave order out")
-    if unknown := [name for name in rows if name not in medians]:
-        raise ValueError(
-            f"obs[{groupby!r}] has no cells with a log ratio in {unknown[0]!r}; found: {list(medians.index)}"
-        )
-    if len(rows) > MOST_GROUPS:
-        raise ValueError(
-            f"obs[{groupby!r}] has {len(rows):,} values, too many for a violin each (at most {MOST_GROUPS}); name some "
-            "in order, or make categories of numbers with pandas.cut"
-        )
+    rows = _rows(groupby, list(medians.index), order)
     table = table[table["group"].isin(rows)]
     defaults = {"inner": "quart", "linewidth": 0.8, "density_norm": "width", "cut": 0, "legend": False}
     fixed = ("x", "y", "hue", "hue_order", "orient")
@@ -145,6 +134,21 @@ def violin(
     if title is not None:
         ax.set_title(title)
     return finish(ax, show, return_fig)
+
+
+def _rows(groupby: str, found: list[str], order: Sequence[str] | None) -> list[str]:
+    """Groups to draw, from top to bottom: those of the order, or all that were found."""
+    rows = list(dict.fromkeys(str(name) for name in (found if order is None else order)))
+    if not rows:
+        raise ValueError("order is an empty list; name groups, or leave order out")
+    if unknown := [name for name in rows if name not in found]:
+        raise ValueError(f"obs[{groupby!r}] has no cells with a log ratio in {unknown[0]!r}; found: {found}")
+    if len(rows) > MOST_GROUPS:
+        raise ValueError(
+            f"obs[{groupby!r}] has {len(rows):,} values, too many for a violin each (at most {MOST_GROUPS}); name some "
+            "in order, or make categories of numbers with pandas.cut"
+        )
+    return rows
 
 
 def _limits(table: pd.DataFrame) -> tuple[float, float]:

@@ -18,11 +18,6 @@ from scratio.tl._samples import FDR, NeighborhoodTest
 
 TOLERANCE = 0.15
 """Deviation of the slope from 1 that does not matter."""
-APART = (
-    "What some samples teach is the opposite in others, as where batches or donors lie apart in the "
-    "embedding: integrate the samples, for example by Harmony or scVI, and compare again."
-)
-"""Of a slope that is clearly negative."""
 LITTLE_OVERLAP, FEW_SUPPORTED, FEW_EFFECTIVE, RARE = 0.1, 0.9, 50.0, 0.02
 
 
@@ -163,8 +158,7 @@ def _of_slope(row: dict[str, Any], held_out: str) -> str:
     if low > 1.0:
         return f"Too cautious ({measured}): differences are larger than the log ratios say."
     if high < 1.0 and low <= 0.0:
-        text = f"Not borne out ({measured}): differences do not carry over to other {held_out}."
-        return f"{text} {APART}" if held_out == "samples" and high < 0.0 else text
+        return f"Not borne out ({measured}): differences do not carry over to other {held_out}."
     if high < 1.0:
         return f"Too bold ({measured}): differences are smaller than the log ratios say."
     return (

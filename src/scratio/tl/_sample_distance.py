@@ -87,7 +87,8 @@ def sample_distance(
 
     ``uns[key_added]["distance"]``, ``uns[key_added]["standard_error"]``
         Distance of every two samples in nats, and its standard error: tables with a row and a column for each sample.
-        Estimates below 0 are set to 0, because no distance is negative.
+        Estimates below 0 are set to 0, because no distance is negative. Standard errors are NaN for a single network,
+        and where the cells are so few that nothing could be learnt: all distances are then 0.
     ``uns[key_added]["table"]``
         A row for each pair of samples: ``first``, ``second``, their numbers of cells ``n_first`` and ``n_second``,
         ``distance``, ``standard_error``, and the two directions before negative values are set to 0: ``kl_first`` is
